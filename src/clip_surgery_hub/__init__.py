@@ -1,1 +1,61 @@
-"""Where in this picture does CLIP see that? CLIP Surgery for the CLIP models of transformers."""
+"""Where in this picture does CLIP see that? CLIP Surgery for the CLIP models of transformers.
+
+The public names are loaded when they are first asked for, so that ``import clip_surgery_hub`` costs
+nothing and the command line can answer ``--help`` without loading torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from clip_surgery_hub import functional as functional
+    from clip_surgery_hub.explanation import Explanation as Explanation
+    from clip_surgery_hub.hub import Entry as Entry
+    from clip_surgery_hub.hub import create_model as create_model
+    from clip_surgery_hub.hub import list_models as list_models
+    from clip_surgery_hub.hub import register_model as register_model
+    from clip_surgery_hub.methods import METHODS as METHODS
+    from clip_surgery_hub.methods import Method as Method
+    from clip_surgery_hub.methods import get_method as get_method
+    from clip_surgery_hub.methods import register_method as register_method
+    from clip_surgery_hub.model import CLIPSurgery as CLIPSurgery
+    from clip_surgery_hub.transform import apply_surgery as apply_surgery
+    from clip_surgery_hub.transform import remove_surgery as remove_surgery
+    from clip_surgery_hub.transform import surgery as surgery
+    from clip_surgery_hub.transform import surgery_state as surgery_state
+
+# Public name -> the module that defines it.
+_HOME = {
+    "CLIPSurgery": "model",
+    "Entry": "hub",
+    "Explanation": "explanation",
+    "METHODS": "methods",
+    "Method": "methods",
+    "apply_surgery": "transform",
+    "create_model": "hub",
+    "get_method": "methods",
+    "list_models": "hub",
+    "register_method": "methods",
+    "register_model": "hub",
+    "remove_surgery": "transform",
+    "surgery": "transform",
+    "surgery_state": "transform",
+}
+
+__all__ = ["__version__", "functional", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "functional":
+        return import_module("clip_surgery_hub.functional")
+    if name not in _HOME:
+        raise AttributeError(f"module 'clip_surgery_hub' has no attribute {name!r}")
+    value = getattr(import_module(f"clip_surgery_hub.{_HOME[name]}"), name)
+    globals()[name] = value  # the next look-up finds it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
