@@ -1,0 +1,359 @@
+"""The result of ``explain``: which patch of which picture answers to which text, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from clip_surgery_hub.functional import map_to_boxes, similarity_map, similarity_to_points
+from clip_surgery_hub.settings import Settings
+from clip_surgery_hub.storage import read_parts, write_parts
+
+__all__ = ["Explanation", "Features", "Points", "Settings"]
+
+Features = Literal["plain", "surgery"]
+
+
+class Points(NamedTuple):
+    """Where a text is, and where it is not, as a promptable segmenter such as SAM takes it.
+
+    Attributes:
+        xy: ``[2k, 2]`` int64, x then y in pixels of the picture; the k highest places, then the k lowest.
+        labels: ``[2k]`` uint8, k ones (on the text), then k zeros (off it).
+    """
+
+    xy: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Patch similarity of B pictures with T texts and K background texts, and what can be read from it.
+
+    Everything offered here is computed from the fields; the model is not needed any more.
+
+    Attributes:
+        pictures: B arrays uint8 ``[H, W, 3]``, each of its own size.
+        texts: the T texts asked for.
+        background: the K background texts, possibly none; they belong to the class set but are not asked for.
+        operated: B tensors ``[T+K, h, w]``, similarity of the patches after feature surgery, texts first;
+            ``h, w`` is the picture's patch grid.
+        plain: B tensors ``[T+K, h, w]``, cosine similarity of the patches before feature surgery, in [-1, 1].
+        scores: ``[B, T]``, the scores for multi-label recognition: CLS after feature surgery.
+        plain_scores: ``[B, T]``, cosine similarity of CLS and text, in [-1, 1].
+        settings: how it was made.
+
+    All tensors are float32 on the CPU.
+
+    Raises:
+        ValueError: if the fields do not fit together, or hold values that are not finite.
+    """
+
+    pictures: tuple[np.ndarray, ...]
+    texts: tuple[str, ...]
+    background: tuple[str, ...]
+    operated: tuple[Tensor, ...]
+    plain: tuple[Tensor, ...]
+    scores: Tensor
+    plain_scores: Tensor
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
+    @property
+    def similarity(self) -> list[Tensor]:
+        """Patch similarity after feature surgery, without the background: B tensors ``[T, h, w]``."""
+        return [operated[: len(self.texts)] for operated in self.operated]
+
+    def heatmaps(self) -> list[Tensor]:
+        """Maps over each picture: B tensors ``[T, H, W]`` in [0, 1] at the picture's own size.
+
+        Each map is scaled by itself from its lowest patch (0) to its highest (1), then resized bilinearly: it
+        tells where in the picture a text is most at home, not whether it is there at all (see ``scores``).
+        """
+        pairs = zip(self.similarity, self.pictures, strict=True)
+        return [_picture_maps(similarity, _pair(picture.shape)) for similarity, picture in pairs]
+
+    def points(self, threshold: float = 0.8) -> list[list[Points]]:
+        """Points on and off each text, in pixels of the picture (the paper's text to points).
+
+        Args:
+            threshold: places of at least this share of the map's range are candidates, in [0, 1].
+
+        Returns:
+            B lists of T :class:`Points`.
+
+        Raises:
+            ValueError: for a threshold outside [0, 1].
+        """
+        return [
+            [
+                Points(
+                    *similarity_to_points(one.flatten(), _pair(one.shape), _pair(picture.shape), threshold)
+                )
+                for one in similarity
+            ]
+            for similarity, picture in zip(self.similarity, self.pictures, strict=True)
+        ]
+
+    def boxes(self, threshold: float = 0.5) -> list[list[Tensor]]:
+        """Boxes around the connected parts of each heatmap above a threshold.
+
+        Args:
+            threshold: share of the map's range from which a pixel counts, in [0, 1].
+
+        Returns:
+            B lists of T tensors int64 ``[K, 4]``: x0, y0, x1, y1 in pixels of the picture, x1, y1 exclusive.
+
+        Raises:
+            ValueError: for a threshold outside [0, 1].
+        """
+        return [[map_to_boxes(heatmap, threshold) for heatmap in heatmaps] for heatmaps in self.heatmaps()]
+
+    def segment(self, features: Features = "plain") -> list[Tensor]:
+        """The best text of every pixel, out of the texts and the background texts.
+
+        The similarity is resized bilinearly to the picture's own size, then the highest wins; with a single
+        text and no background that text has every pixel.
+
+        Args:
+            features: "plain" compares the cosine similarity, as the paper's segmentation does; "surgery"
+                compares the similarity after feature surgery.
+
+        Returns:
+            B tensors int64 ``[H, W]``: t < T is ``texts[t]``, t >= T is ``background[t - T]``.
+
+        Raises:
+            ValueError: for other ``features``.
+        """
+        if features not in get_args(Features):
+            raise ValueError(f'features must be "plain" or "surgery", got {features!r}.')
+        chosen = self.plain if features == "plain" else self.operated
+        return [
+            _highest(similarity, _pair(picture.shape))
+            for similarity, picture in zip(chosen, self.pictures, strict=True)
+        ]
+
+    def plot(self, *, opacity: float = 0.6) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """Draw every picture with its overlays side by side; nothing is shown or written.
+
+        Args:
+            opacity: how much the heat covers the picture, in [0, 1].
+
+        Returns:
+            Matplotlib axes ``[B, 1+T]``: the picture, then one overlay per text. Their figure is
+            ``axes[0, 0].figure``; ``figure.savefig("panel.png")`` writes it.
+
+        Raises:
+            ValueError: for an explanation without pictures, or an opacity outside [0, 1].
+        """
+        from clip_surgery_hub.plot import plot_explanation
+
+        return plot_explanation(self, opacity=opacity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Texts, settings, scores, points and boxes (default thresholds) in plain values that JSON can hold.
+
+        ``pictures[b]["texts"][t]`` belongs to picture b and text t; x, y in pixels of the picture. The maps,
+        which are large, are not in it.
+        """
+        pictures = []
+        for index, (points, boxes) in enumerate(zip(self.points(), self.boxes(), strict=True)):
+            height, width = self.pictures[index].shape[:2]
+            per_text = [
+                {
+                    "text": text,
+                    "score": float(self.scores[index, number]),
+                    "plain_score": float(self.plain_scores[index, number]),
+                    "points": points[number].xy.tolist(),
+                    "labels": points[number].labels.tolist(),
+                    "boxes": boxes[number].tolist(),
+                }
+                for number, text in enumerate(self.texts)
+            ]
+            grid = list(self.operated[index].shape[1:])
+            pictures.append({"height": height, "width": width, "grid": grid, "texts": per_text})
+        return {
+            "texts": list(self.texts),
+            "background": list(self.background),
+            "settings": self.settings.to_dict(),
+            "pictures": pictures,
+        }
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write everything to a folder, all or nothing; an explanation saved there earlier is replaced.
+
+        Args:
+            folder: where to; it appears under this name only when it is complete.
+            overwrite: replace a folder that holds something else too, with all that is in it.
+
+        Raises:
+            FileExistsError: if the folder holds something else and ``overwrite`` is False, or is a file.
+            OSError: if it cannot be written.
+        """
+        tensors = {"scores": self.scores, "plain_scores": self.plain_scores}
+        tensors |= {f"operated.{index}": operated for index, operated in enumerate(self.operated)}
+        tensors |= {f"plain.{index}": plain for index, plain in enumerate(self.plain)}
+        record = {
+            "texts": list(self.texts),
+            "background": list(self.background),
+            "settings": self.settings.to_dict(),
+        }
+        write_parts(folder, record=record, tensors=tensors, pictures=self.pictures, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Explanation:
+        """Read what ``save`` wrote; equal to what was saved.
+
+        Raises:
+            FileNotFoundError: if there is no saved explanation.
+            ValueError: if it is damaged, or of a later format.
+        """
+        record, tensors, pictures = read_parts(folder)
+        try:
+            return cls(
+                pictures=tuple(pictures),
+                texts=tuple(record["texts"]),
+                background=tuple(record["background"]),
+                operated=tuple(tensors[f"operated.{index}"] for index in range(len(pictures))),
+                plain=tuple(tensors[f"plain.{index}"] for index in range(len(pictures))),
+                scores=tensors["scores"],
+                plain_scores=tensors["plain_scores"],
+                settings=Settings.from_dict(record["settings"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The explanation saved in {folder} is damaged: {error}. Save it again."
+            ) from error
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.pictures)
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        """The explanation of the chosen pictures only: of one for a number, of several for a slice."""
+        every = range(len(self))
+        chosen = list(every[index]) if isinstance(index, slice) else [every[index]]
+        return replace(
+            self,
+            pictures=tuple(self.pictures[number] for number in chosen),
+            operated=tuple(self.operated[number] for number in chosen),
+            plain=tuple(self.plain[number] for number in chosen),
+            scores=self.scores[chosen],
+            plain_scores=self.plain_scores[chosen],
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """One explanation per picture."""
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether texts, settings, pictures and every number are the same."""
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        return (
+            (self.texts, self.background, self.settings) == (other.texts, other.background, other.settings)
+            and len(self) == len(other)
+            and all(map(np.array_equal, self.pictures, other.pictures))
+            and all(map(torch.equal, self.operated, other.operated))
+            and all(map(torch.equal, self.plain, other.plain))
+            and torch.equal(self.scores, other.scores)
+            and torch.equal(self.plain_scores, other.plain_scores)
+        )
+
+    def __repr__(self) -> str:
+        """What it holds, in one line."""
+        settings, pictures = self.settings, len(self)
+        counted = [f"1 picture of {_by(self.pictures[0])} px" if pictures == 1 else f"{pictures} pictures"]
+        counted.append(f"texts {_listed(self.texts)}")
+        if self.background:
+            counted.append(f"background {_listed(self.background)}")
+        depth = "" if settings.depth is None else f" at depth {settings.depth}"
+        return f"Explanation({', '.join(counted)}, {settings.model}, {settings.method}{depth})"
+
+
+def _listed(texts: tuple[str, ...], most: int = 4) -> str:
+    shown = ", ".join(repr(text if len(text) <= 30 else f"{text[:29]}…") for text in texts[:most])
+    return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"
+
+
+def _by(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+def _pair(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width, of the last two dimensions of a tensor or the first two of a picture."""
+    return shape[0], shape[1]
+
+
+def _picture_maps(similarity: Tensor, size: tuple[int, int]) -> Tensor:
+    """Similarity of one picture ``[T, h, w]`` -> heatmaps ``[T, H, W]``."""
+    return similarity_map(similarity.flatten(1).T[None], _pair(similarity.shape[1:]), size)[0]
+
+
+def _highest(similarity: Tensor, size: tuple[int, int]) -> Tensor:
+    """Similarity ``[T, h, w]`` -> number of the highest at every pixel ``[H, W]``, the first among equals.
+
+    One text at a time: all at once would take T times the memory of the picture.
+    """
+    best, winner = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.int64)
+    for number, one in enumerate(similarity):
+        resized = interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+        higher = resized > best
+        best, winner = torch.where(higher, resized, best), winner.masked_fill_(higher, number)
+    return winner
+
+
+def _check_fields(explanation: Explanation) -> None:
+    texts, background, pictures = explanation.texts, explanation.background, explanation.pictures
+    for name, words in (("texts", texts), ("background", background)):
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{name} must be a tuple of strings, got {words!r}.")
+    if not texts:
+        raise ValueError("An explanation needs at least one text, got none.")
+    for name in ("operated", "plain"):
+        tensors = getattr(explanation, name)
+        if len(tensors) != len(pictures):
+            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(pictures)} pictures: one each.")
+        for tensor in tensors:
+            if tensor.ndim != 3 or tensor.shape[0] != len(texts) + len(background) or tensor.numel() == 0:
+                raise ValueError(
+                    f"Each tensor of {name} must have shape [T+K, h, w] with T+K = "
+                    f"{len(texts)} + {len(background)}, got {list(tensor.shape)}."
+                )
+    for picture in pictures:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+            raise ValueError(
+                f"Each picture must be a uint8 array [H, W, 3], got {picture.dtype} {list(picture.shape)}."
+            )
+    for operated, plain in zip(explanation.operated, explanation.plain, strict=True):
+        if operated.shape != plain.shape:
+            raise ValueError(
+                "operated and plain must lie on the same grid, "
+                f"got {list(operated.shape)} and {list(plain.shape)}."
+            )
+    for name in ("scores", "plain_scores"):
+        scores = getattr(explanation, name)
+        if scores.shape != (len(pictures), len(texts)):
+            raise ValueError(
+                f"{name} must have shape [B, T] = [{len(pictures)}, {len(texts)}], got {list(scores.shape)}."
+            )
+    for tensor in (*explanation.operated, *explanation.plain, explanation.scores, explanation.plain_scores):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or tensor.requires_grad:
+            raise ValueError(
+                f"Tensors must be detached float32 on the CPU, got {tensor.dtype} on {tensor.device}"
+                f"{' with a gradient' if tensor.requires_grad else ''}: .detach().float().cpu()."
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(
+                "The similarity holds values that are not finite. Half precision may have overflowed: "
+                "load the model with dtype=torch.float32."
+            )

@@ -1,0 +1,192 @@
+"""Folders that are written whole or not at all, and the parts of an explanation kept in one.
+
+A saved explanation is a folder of three things::
+
+    explanation.json        texts, settings, and a digest of every other file
+    tensors.safetensors     the numbers, float32
+    pictures/000000.png     the pictures, without loss, one file each
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+RECORD = "explanation.json"
+TENSORS = "tensors.safetensors"
+PICTURES = "pictures"
+FORMAT = "clip_surgery_hub explanation"
+FORMAT_VERSION = 1
+
+
+@contextmanager
+def whole_folder(folder: Path, *, replaceable: Callable[[Path], bool]) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder`` that takes its place when the body ends without an error.
+
+    When the body raises, nothing is left of it, and what was at ``folder`` before is still there, untouched.
+
+    Args:
+        folder: where the result is to be; missing parents are created.
+        replaceable: says whether an existing folder with something in it may be replaced.
+
+    Raises:
+        FileExistsError: before anything is written, if ``folder`` is a file or may not be replaced.
+    """
+    folder = Path(os.path.realpath(folder))
+    if os.path.lexists(folder):
+        if not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file where a folder was expected. Name another folder.")
+        if any(folder.iterdir()) and not replaceable(folder):
+            raise FileExistsError(
+                f"{folder} holds other files and was left as it is. Name a new or empty folder, or move them."
+            )
+    created = _make_parents(folder)
+    # In the same parent, so that the final renaming stays on one file system; short, so never too long.
+    temporary = folder.parent / f".part-{secrets.token_hex(6)}"
+    try:
+        temporary.mkdir()
+        yield temporary
+        _take_place(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in created:
+            if not any(parent.iterdir()):
+                parent.rmdir()
+        raise
+
+
+def write_parts(
+    folder: str | Path,
+    *,
+    record: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    pictures: Sequence[np.ndarray],
+    overwrite: bool = False,
+) -> None:
+    """Write a saved explanation, all or nothing.
+
+    An earlier saved explanation at ``folder`` is replaced; any other folder with something in it is refused.
+
+    Args:
+        folder: where to write.
+        record: what JSON can hold.
+        tensors: name -> tensor.
+        pictures: uint8 arrays ``[H, W, 3]``.
+        overwrite: replace the folder, with all that is in it, also if it is not a saved explanation.
+
+    Raises:
+        FileExistsError: if ``folder`` is a file, or holds something else and ``overwrite`` is False.
+        OSError: if it cannot be written.
+    """
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    def replaceable(existing: Path) -> bool:
+        return overwrite or _holds_only_an_explanation(existing)
+
+    with whole_folder(Path(folder), replaceable=replaceable) as temporary:
+        # Clones: safetensors refuses tensors that share memory, as the parts of one batch do.
+        own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+        save_file(own, temporary / TENSORS)
+        (temporary / PICTURES).mkdir()
+        for index, picture in enumerate(pictures):
+            Image.fromarray(picture).save(temporary / PICTURES / _picture_name(index), compress_level=3)
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        digests = {path.relative_to(temporary).as_posix(): _digest(path) for path in files}
+        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **record, "pictures": len(pictures)}
+        text = json.dumps(whole | {"sha256": digests}, indent=2, ensure_ascii=False)
+        (temporary / RECORD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], list[np.ndarray]]:
+    """Read what :func:`write_parts` wrote: ``(record, tensors, pictures)``.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or it holds no saved explanation.
+        ValueError: if the folder is damaged: a file is missing, changed or cut short, or of a later format.
+    """
+    from PIL import PngImagePlugin
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    if not (folder / RECORD).is_file():
+        raise FileNotFoundError(f"{folder} holds no saved explanation ({RECORD} is not there).")
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        recognised = record["format"] == FORMAT
+        version, count, digests = record["format_version"], record["pictures"], dict(record["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{RECORD} cannot be read") from error
+    if not recognised:
+        raise _damaged(folder, f"{RECORD} is not of the format {FORMAT!r}")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} is of format version {version}, this installation reads {FORMAT_VERSION}. "
+            "Upgrade clip-surgery-hub, or save the explanation again."
+        )
+    expected = [TENSORS, *(f"{PICTURES}/{_picture_name(index)}" for index in range(count))]
+    for name in expected:
+        if not (folder / name).is_file():
+            raise _damaged(folder, f"{name} is missing")
+        if digests.get(name) != _digest(folder / name):
+            raise _damaged(folder, f"{name} is not what was saved")
+    pictures = []
+    for name in expected[1:]:
+        # The class itself rather than Image.open: the file is known to be ours, however large the picture is.
+        with PngImagePlugin.PngImageFile(folder / name) as image:
+            pictures.append(np.array(image))
+    return record, load_file(folder / TENSORS), pictures
+
+
+def _damaged(folder: Path, what: str) -> ValueError:
+    return ValueError(f"The explanation saved in {folder} is damaged: {what}. Save it again.")
+
+
+def _picture_name(index: int) -> str:
+    return f"{index:06d}.png"
+
+
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def _holds_only_an_explanation(folder: Path) -> bool:
+    """Whether nothing but a saved explanation would be lost by replacing the folder."""
+    if not (folder / RECORD).is_file():
+        return False
+    known = {RECORD, TENSORS, PICTURES}
+    top = {path.name for path in folder.iterdir()}
+    inner = list((folder / PICTURES).iterdir()) if (folder / PICTURES).is_dir() else []
+    return top <= known and all(path.suffix == ".png" and path.stem.isdigit() for path in inner)
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Create the missing parents of a folder; returns those created, innermost first."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _take_place(temporary: Path, folder: Path) -> None:
+    """Move a finished folder to its place; what was there comes back if that fails, and is deleted if not."""
+    if not folder.exists():
+        os.rename(temporary, folder)
+        return
+    earlier = folder.parent / f".part-{secrets.token_hex(6)}"
+    os.rename(folder, earlier)
+    try:
+        os.rename(temporary, folder)
+    except BaseException:
+        os.rename(earlier, folder)
+        raise
+    shutil.rmtree(earlier)
