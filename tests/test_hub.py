@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from clip_surgery_hub import hub
-from clip_surgery_hub.hub import MODELS, Entry, create_model, list_models, register_model, resolve
+from clip_surgery_hub.hub import MODELS, Entry, list_models, register_model, resolve
 
 # Parameters of the checkpoints as published, for example in open_clip's model profile.
 PUBLISHED_PARAMETERS = {

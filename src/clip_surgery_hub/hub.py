@@ -44,7 +44,7 @@ class Entry:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-]+\.[\w.-]+", self.name):
             raise ValueError(
-                f"a model's name is 'architecture.tag', such as 'clip_vit_base_patch16.openai', not {self.name!r}"
+                f"a model's name is 'architecture.tag', such as 'clip_vit_tiny.scenes', not {self.name!r}"
             )
         if not self.source:
             raise ValueError(f"the entry {self.name!r} needs a source: a hub id 'owner/name' or a folder")
@@ -135,8 +135,8 @@ def list_models(filter: str = "") -> list[str]:
     """Names of the registered models, sorted.
 
     Args:
-        filter: a glob pattern such as ``"*patch16*"`` or ``"*.openai"``; a bare architecture gives all its tags.
-            Empty: every name.
+        filter: a glob pattern such as ``"*patch16*"`` or ``"*.openai"``; a bare architecture gives all its
+            tags. Empty: every name.
     """
     patterns = (filter or "*", f"{filter}.*")
     return sorted(
