@@ -142,11 +142,11 @@ class Explanation:
             for similarity, picture in zip(chosen, self.pictures, strict=True)
         ]
 
-    def plot(self, *, opacity: float = 0.6) -> np.ndarray[Any, np.dtype[np.object_]]:
+    def plot(self, *, opacity: float = 0.8) -> np.ndarray:
         """Draw every picture with its overlays side by side; nothing is shown or written.
 
         Args:
-            opacity: how much the heat covers the picture, in [0, 1].
+            opacity: the most that the heat covers of the picture, in [0, 1].
 
         Returns:
             Matplotlib axes ``[B, 1+T]``: the picture, then one overlay per text. Their figure is
