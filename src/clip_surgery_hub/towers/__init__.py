@@ -1,0 +1,42 @@
+"""Vision towers: one file per family of blocks, each with `find_towers`, `SUPPORTED` and `REFUSED`.
+
+To add a family, write its file and name it in `FAMILY_FILES`.
+"""
+
+from torch import nn
+
+from clip_surgery_hub.towers import clip
+from clip_surgery_hub.towers.tower import Operation, Tower
+
+__all__ = ["FAMILY_FILES", "Operation", "Tower", "find_tower"]
+
+FAMILY_FILES = (clip,)
+
+
+def find_tower(model: nn.Module) -> Tower:
+    """The vision tower of `model`, found by the classes of its modules.
+
+    `model` may be a full model, its vision part, or either inside a wrapper (DDP, PEFT, a LightningModule).
+
+    Raises:
+        TypeError: when `model` has no tower of a known family, more than one, or a head that reads the
+            patch tokens which surgery replaces. The message names what was found and what is supported.
+    """
+    supported = ", ".join(name for file in FAMILY_FILES for name in file.SUPPORTED)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}; supported are {supported}")
+    for file in FAMILY_FILES:
+        for module in model.modules():
+            if reason := file.refusal(module):
+                raise TypeError(f"{reason}. Supported are {supported}")
+    towers: dict[str, Tower] = {
+        path: tower for file in FAMILY_FILES for path, tower in file.find_towers(model).items()
+    }
+    if not towers:
+        raise TypeError(f"no known vision tower in {type(model).__name__}. Supported are {supported}")
+    if len(towers) > 1:
+        places = " or ".join(f"model.{path}" for path in towers)
+        raise TypeError(
+            f"{type(model).__name__} holds {len(towers)} vision towers: pass one of them, {places}"
+        )
+    return next(iter(towers.values()))

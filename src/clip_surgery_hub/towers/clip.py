@@ -1,0 +1,301 @@
+"""The vision towers of transformers that are built of CLIP's blocks."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from math import isqrt
+from typing import Any
+
+from torch import Tensor, cat, nn
+from torch.nn.functional import interpolate
+
+from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+
+
+@dataclass(frozen=True)
+class Family:
+    """The classes of one family, all of them in `transformers.models.<package>.modeling_<package>`.
+
+    Attributes:
+        package: where they are.
+        vision: the vision tower itself, which holds `embeddings`, `encoder` and `post_layernorm`.
+        encoder: runs the blocks.
+        block: `layer_norm1`, `self_attn`, `layer_norm2`, `mlp`.
+        attention: `q_proj`, `k_proj`, `v_proj`, `out_proj`.
+        holders: the models that hold the tower and read nothing of it that surgery changes.
+    """
+
+    package: str
+    vision: str
+    encoder: str
+    block: str
+    attention: str
+    holders: tuple[str, ...]
+
+
+FAMILIES = (
+    Family(
+        package="clip",
+        vision="CLIPVisionModel",
+        encoder="CLIPEncoder",
+        block="CLIPEncoderLayer",
+        attention="CLIPAttention",
+        holders=("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    ),
+    Family(
+        package="metaclip_2",
+        vision="MetaClip2VisionModel",
+        encoder="MetaClip2Encoder",
+        block="MetaClip2EncoderLayer",
+        attention="MetaClip2Attention",
+        holders=("MetaClip2Model", "MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
+    ),
+    Family(
+        package="altclip",
+        vision="AltCLIPVisionModel",
+        encoder="AltCLIPEncoder",
+        block="AltCLIPEncoderLayer",
+        attention="AltCLIPAttention",
+        holders=("AltCLIPModel", "AltCLIPVisionModel"),
+    ),
+    Family(
+        package="chinese_clip",
+        vision="ChineseCLIPVisionModel",
+        encoder="ChineseCLIPVisionEncoder",
+        block="ChineseCLIPVisionLayer",
+        attention="ChineseCLIPVisionAttention",
+        holders=("ChineseCLIPModel", "ChineseCLIPVisionModel"),
+    ),
+    Family(
+        package="clipseg",
+        vision="CLIPSegVisionModel",
+        encoder="CLIPSegEncoder",
+        block="CLIPSegEncoderLayer",
+        attention="CLIPSegAttention",
+        holders=("CLIPSegModel", "CLIPSegVisionModel", "CLIPSegForImageSegmentation"),
+    ),
+    Family(
+        package="owlvit",
+        vision="OwlViTVisionTransformer",
+        encoder="OwlViTEncoder",
+        block="OwlViTEncoderLayer",
+        attention="OwlViTAttention",
+        holders=("OwlViTModel", "OwlViTVisionModel", "OwlViTVisionTransformer"),
+    ),
+    Family(
+        package="owlv2",
+        vision="Owlv2VisionTransformer",
+        encoder="Owlv2Encoder",
+        block="Owlv2EncoderLayer",
+        attention="Owlv2Attention",
+        holders=("Owlv2Model", "Owlv2VisionModel", "Owlv2VisionTransformer"),
+    ),
+)
+
+#: Models of transformers that take a tower of any family and read only its hidden states or its CLS.
+GUESTS = (
+    "LlavaModel",
+    "LlavaForConditionalGeneration",
+    "LlavaNextModel",
+    "LlavaNextForConditionalGeneration",
+    "LlavaNextVideoModel",
+    "LlavaNextVideoForConditionalGeneration",
+    "LlavaOnevisionModel",
+    "LlavaOnevisionForConditionalGeneration",
+    "VipLlavaModel",
+    "VipLlavaForConditionalGeneration",
+    "VisionTextDualEncoderModel",
+)
+
+SUPPORTED = (*(name for family in FAMILIES for name in family.holders), *GUESTS)
+
+_DETECTOR = "its detector reads the patch tokens of last_hidden_state, which surgery replaces"
+_CLASSIFIER = "its classifier averages the patch tokens of last_hidden_state, which surgery replaces"
+_MESSAGES = "its blocks pass messages between the frames of a video, so they are not CLIP's blocks"
+_TWO_TOWERS = "it holds two vision towers: pass one of them by itself, image_tower or video_tower"
+_GROUPS = "its blocks merge the patches into groups and have no CLS token, so they are not CLIP's blocks"
+
+#: Models that are near to CLIP, but cannot be operated on, and why.
+REFUSED = {
+    "CLIPForImageClassification": _CLASSIFIER,
+    "MetaClip2ForImageClassification": _CLASSIFIER,
+    "OwlViTForObjectDetection": _DETECTOR,
+    "Owlv2ForObjectDetection": _DETECTOR,
+    "XCLIPModel": _MESSAGES,
+    "XCLIPVisionModel": _MESSAGES,
+    "VideoLlavaModel": _TWO_TOWERS,
+    "VideoLlavaForConditionalGeneration": _TWO_TOWERS,
+    "GroupViTModel": _GROUPS,
+    "GroupViTVisionModel": _GROUPS,
+}
+
+_SUFFIX = "WithSurgery"
+
+
+@dataclass(frozen=True, eq=False)
+class ClipTower(Tower):
+    """A vision tower of one of the `FAMILIES`."""
+
+    family: Family
+
+    def operate(self, operation: Operation, rollback: ExitStack) -> None:
+        """Change the classes of the operated attention modules, then that of the encoder.
+
+        The encoder comes last, so that a call from another thread is either plain or under surgery.
+        """
+        from clip_surgery_hub.towers.two_paths import add_patch_grid
+
+        attentions = [block.self_attn for block in self.blocks[len(self.blocks) - operation.depth :]]
+        classes = {name: surgery_class(name) for name in (self.family.attention, self.family.encoder)}
+        if _wants_grid(operation):
+            handle = self.vision.register_forward_pre_hook(add_patch_grid, with_kwargs=True)
+            rollback.callback(handle.remove)
+        rollback.callback(vars(self.encoder).pop, "surgery", None)
+        vars(self.encoder)["surgery"] = operation
+        for module in (*attentions, self.encoder):
+            rollback.callback(setattr, module, "__class__", type(module))
+            module.__class__ = classes[type(module).__name__]
+
+    def restore(self) -> None:
+        """Give the encoder and the operated attention modules their classes back."""
+        from clip_surgery_hub.towers.two_paths import add_patch_grid
+
+        for module in (self.encoder, *(block.self_attn for block in self.blocks)):
+            if type(module).__name__.endswith(_SUFFIX):
+                module.__class__ = vars(type(module))["plain"]
+        for key, hook in list(self.vision._forward_pre_hooks.items()):
+            if hook is add_patch_grid:
+                del self.vision._forward_pre_hooks[key]
+                del self.vision._forward_pre_hooks_with_kwargs[key]
+        del self.encoder.surgery
+
+    def last_hidden_state(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+        """Tokens `[B, 1+N, width]` before the post-layernorm; see `Tower.last_hidden_state`."""
+        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        embeddings: Any = self.vision.embeddings
+        positions = embeddings.position_embedding.weight
+        side = isqrt(len(positions) - 1)
+        if interpolation == "bicubic" or grid == (side, side):
+            tokens: Tensor = self.vision(pixel_values, interpolate_pos_encoding=True).last_hidden_state
+            return tokens
+        native = positions[1:].T.unflatten(1, (side, side))[None]
+        resized = interpolate(native, size=grid, mode="bilinear", align_corners=False)
+        positions = cat([positions[:1], resized[0].flatten(1).T])
+        patches = embeddings.patch_embedding(pixel_values.to(positions.dtype)).flatten(2).transpose(1, 2)
+        cls = embeddings.class_embedding.expand(len(patches), 1, -1)
+        hidden = _pre_norm(self.vision)(cat([cls, patches], dim=1) + positions)
+        for_method = {"patch_grid": grid} if _wants_grid(self.operation) else {}
+        tokens = self.encoder(inputs_embeds=hidden, **for_method).last_hidden_state
+        return tokens
+
+
+def find_towers(model: nn.Module) -> dict[str, Tower]:
+    """Every CLIP tower in `model` by its path.
+
+    Raises:
+        TypeError: when a tower is not built as transformers builds it, or sits in a model of transformers
+            which is not known to read only what surgery leaves as it was.
+    """
+    return {
+        path: _tower(model, path, module, family)
+        for path, module in model.named_modules()
+        for family in FAMILIES
+        if _transformers_class(module) == family.vision
+    }
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Why `module` cannot be operated on, when it is one of the models refused by name."""
+    name = _transformers_class(module)
+    return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
+
+
+def surgery_class(name: str) -> type[nn.Module]:
+    """The subclass, with surgery, of the encoder or attention class `name` of a family."""
+    found: type[nn.Module] = getattr(sys.modules[__name__], name + _SUFFIX)
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    """Make `<class>WithSurgery` the first time it is asked for; pickle finds the classes here, too."""
+    for family in FAMILIES:
+        if name in (family.encoder + _SUFFIX, family.attention + _SUFFIX):
+            return globals().setdefault(name, _make_surgery_class(family, name.removesuffix(_SUFFIX)))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _make_surgery_class(family: Family, name: str) -> type[nn.Module]:
+    from clip_surgery_hub.towers.two_paths import AttentionWithSurgery, EncoderWithSurgery
+
+    modeling = import_module(f"transformers.models.{family.package}.modeling_{family.package}")
+    plain = getattr(modeling, name)
+    before = EncoderWithSurgery if name == family.encoder else AttentionWithSurgery
+    body = {
+        "__module__": __name__,
+        "__doc__": f"{name} of transformers under surgery.",
+        "plain": plain,
+        "eager_attention_forward": staticmethod(modeling.eager_attention_forward),
+    }
+    return type(name + _SUFFIX, (before, plain), body)
+
+
+def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTower:
+    for part, expected in (("encoder", family.encoder), *_attention_parts(vision, family)):
+        found = type(vision.get_submodule(part))
+        if found.__name__.removesuffix(_SUFFIX) != expected:
+            raise TypeError(
+                f"the {part} of {family.vision} is a {found.__name__}, but surgery is known to work on "
+                f"{expected} only: apply it before that part is replaced"
+            )
+    holders = _holders(model, path)
+    for holder in holders:
+        name = _transformers_class(holder)
+        if name is not None and name not in SUPPORTED and not name.endswith("PreTrainedModel"):
+            raise TypeError(
+                f"{name} holds a {family.vision}, but it is not known to read only what surgery leaves as it "
+                f"was: to operate on the tower all the same, pass it by itself, model.{path}"
+            )
+    projections = [getattr(holder, "visual_projection", None) for holder in holders]
+    return ClipTower(
+        name=family.vision,
+        vision=vision,
+        encoder=vision.encoder,
+        blocks=vision.encoder.layers,
+        post_norm=vision.post_layernorm,
+        projection=next((p for p in projections if p is not None), None),
+        patch_size=vision.config.patch_size,
+        native_size=vision.config.image_size,
+        family=family,
+    )
+
+
+def _attention_parts(vision: Any, family: Family) -> Iterator[tuple[str, str]]:
+    for index in range(len(vision.encoder.layers)):
+        yield f"encoder.layers.{index}.self_attn", family.attention
+
+
+def _holders(model: nn.Module, path: str) -> list[nn.Module]:
+    """The modules around the one at `path`, the nearest first, `model` itself last."""
+    parts = path.split(".") if path else []
+    return [model.get_submodule(".".join(parts[:depth])) for depth in reversed(range(len(parts)))]
+
+
+def _transformers_class(module: nn.Module) -> str | None:
+    """The name of the class of transformers' model zoo that `module` is or descends from, or None."""
+    zoo = (
+        base.__name__ for base in type(module).__mro__ if base.__module__.startswith("transformers.models.")
+    )
+    return next(zoo, None)
+
+
+def _pre_norm(vision: Any) -> nn.Module:
+    norm: nn.Module = (
+        getattr(vision, "pre_layrnorm", None) or vision.pre_layernorm
+    )  # the former in CLIP itself
+    return norm
+
+
+def _wants_grid(operation: Operation | None) -> bool:
+    return operation is not None and "grid" in operation.method.arguments

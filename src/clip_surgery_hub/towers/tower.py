@@ -1,0 +1,117 @@
+"""What the transform and the reader need to know of a vision tower, whatever its family."""
+
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from clip_surgery_hub.methods import Method
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is done to a tower, kept on its encoder as long as it is under surgery."""
+
+    method: Method
+    depth: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tower(ABC):
+    """A vision tower inside a model: where its parts are, and how its tokens are read.
+
+    Attributes:
+        name: the class of the tower, as its library calls it.
+        vision: the module that turns pixels into tokens.
+        encoder: the module inside `vision` that runs the blocks.
+        blocks: the blocks, first to last.
+        post_norm: the norm between the last block and the projection.
+        projection: the linear map into the space shared with the texts, or None where the model has none.
+        patch_size: side of a patch, in pixels.
+        native_size: side of the pictures the tower was trained on, in pixels.
+    """
+
+    name: str
+    vision: nn.Module
+    encoder: nn.Module
+    blocks: nn.ModuleList
+    post_norm: nn.Module
+    projection: nn.Module | None
+    patch_size: int
+    native_size: int
+
+    @property
+    def operation(self) -> Operation | None:
+        """What the tower is under, or None."""
+        operation: Operation | None = vars(self.encoder).get("surgery")
+        return operation
+
+    @abstractmethod
+    def operate(self, operation: Operation, rollback: ExitStack) -> None:
+        """Put the tower under `operation`; the undoing of each change is on `rollback` before it is made."""
+
+    @abstractmethod
+    def restore(self) -> None:
+        """Take every change of `operate` back."""
+
+    @abstractmethod
+    def last_hidden_state(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+        """Tokens `[B, 1+N, width]` of pixels `[B, 3, H, W]` before the post-layernorm, CLS first.
+
+        Position embeddings are resized as told where the patch grid is not the native one.
+        """
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """The patch grid (rows, columns) of a picture of `height` x `width` pixels; a rest is cut off.
+
+        Raises:
+            ValueError: when the picture holds no whole patch.
+        """
+        if height < self.patch_size or width < self.patch_size:
+            raise ValueError(
+                f"a picture of {height} x {width} pixels (height x width) holds no patch: both sides need at "
+                f"least {self.patch_size} pixels"
+            )
+        return height // self.patch_size, width // self.patch_size
+
+    def embed(self, last_hidden_state: Tensor) -> Tensor:
+        """Tokens in the space shared with the texts, of unit length.
+
+        Post-layernorm, visual projection (where the model has one) and division by the length, on CLS and
+        patches alike.
+
+        Args:
+            last_hidden_state: `[B, 1+N, width]`, as the tower gives it.
+
+        Returns:
+            `[B, 1+N, C]`, CLS first; CLS is the model's own unit image embedding.
+        """
+        tokens: Tensor = self.post_norm(last_hidden_state)
+        if self.projection is not None:
+            tokens = self.projection(tokens)
+        return normalize(tokens, dim=-1)
+
+    def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
+        """Pixels to unit tokens: `embed` of the tower's last hidden state.
+
+        Args:
+            pixel_values: normalised pixels `[B, 3, H, W]`, any size that holds a patch.
+            interpolation: how position embeddings are resized where the patch grid is not the native one;
+                "bilinear" as published with CLIP Surgery, "bicubic" as transformers does. No weight changes.
+
+        Returns:
+            `[B, 1+N, C]` with N = rows * columns of `grid(H, W)`, CLS first.
+
+        Raises:
+            ValueError: when the picture holds no patch, or `interpolation` is neither of the two.
+        """
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")
+        height, width = pixel_values.shape[-2:]
+        self.grid(height, width)
+        return self.embed(self.last_hidden_state(pixel_values, interpolation))
