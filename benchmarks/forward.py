@@ -20,7 +20,9 @@ def vision_tower() -> CLIPVisionModelWithProjection:
 
 def forward(model: CLIPVisionModelWithProjection, side: int, batch: int) -> Callable[[], object]:
     """A call of the model on `batch` random pictures of `side` pixels."""
-    pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    pixels = torch.randn(
+        batch, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float32
+    )
     pixels = pixels.to(model.dtype)
 
     def run() -> object:

@@ -1,0 +1,53 @@
+"""Explain the sample pictures with the CLIP that comes with the package; `make demo` runs this.
+
+    python examples/demo.py [FOLDER]
+
+Writes a panel for each picture (the picture, then a heatmap for each text) and all panels in one, `demo.png`. Nothing
+is downloaded.
+"""
+
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image
+
+from clip_surgery_hub import create_model
+
+
+def below_each_other(panels: list[Path]) -> Image.Image:
+    """One picture of all panels, on white."""
+    pictures = [Image.open(panel).convert("RGB") for panel in panels]
+    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    sheet = Image.new("RGB", (width, height), "white")
+    top = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, top))
+        top += picture.height
+    return sheet
+
+
+def main() -> None:
+    """Explain every sample picture for its own texts."""
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    out.mkdir(parents=True, exist_ok=True)
+    samples = Path(str(files("clip_surgery_hub"))) / "assets" / "samples"
+    texts_of: dict[str, list[str]] = json.loads((samples / "samples.json").read_text())
+    clip = create_model("clip_vit_tiny.scenes")
+    panels = []
+    for name, texts in texts_of.items():
+        result = clip.explain(samples / name, texts)
+        panels.append(out / f"{Path(name).stem}.png")
+        result.plot()[0, 0].figure.savefig(panels[-1])
+        scores = ", ".join(
+            f"{text} {score:.3f}" for text, score in zip(texts, result.scores[0].tolist(), strict=True)
+        )
+        print(f"{panels[-1]}: {scores}")
+    below_each_other(panels).save(out / "demo.png")
+    print(f"\nAll of them in one picture: {(out / 'demo.png').resolve()}")
+    print("Your own picture: clip-surgery explain PICTURE --text 'what to look for' --text 'something else'")
+
+
+if __name__ == "__main__":
+    main()
