@@ -80,7 +80,10 @@ class Explanation:
         tells where in the picture a text is most at home, not whether it is there at all (see ``scores``).
         """
         pairs = zip(self.similarity, self.pictures, strict=True)
-        return [_picture_maps(similarity, _pair(picture.shape)) for similarity, picture in pairs]
+        return [
+            torch.stack([_heatmap(one, _pair(picture.shape)) for one in similarity])
+            for similarity, picture in pairs
+        ]
 
     def points(self, threshold: float = 0.8) -> list[list[Points]]:
         """Points on and off each text, in pixels of the picture (the paper's text to points).
@@ -116,7 +119,11 @@ class Explanation:
         Raises:
             ValueError: for a threshold outside [0, 1].
         """
-        return [[map_to_boxes(heatmap, threshold) for heatmap in heatmaps] for heatmaps in self.heatmaps()]
+        pairs = zip(self.similarity, self.pictures, strict=True)
+        return [
+            [map_to_boxes(_heatmap(one, _pair(picture.shape)), threshold) for one in similarity]
+            for similarity, picture in pairs
+        ]
 
     def segment(self, features: Features = "plain") -> list[Tensor]:
         """The best text of every pixel, out of the texts and the background texts.
@@ -294,9 +301,9 @@ def _pair(shape: Sequence[int]) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def _picture_maps(similarity: Tensor, size: tuple[int, int]) -> Tensor:
-    """Similarity of one picture ``[T, h, w]`` -> heatmaps ``[T, H, W]``."""
-    return similarity_map(similarity.flatten(1).T[None], _pair(similarity.shape[1:]), size)[0]
+def _heatmap(similarity: Tensor, size: tuple[int, int]) -> Tensor:
+    """Similarity of one picture and text ``[h, w]`` -> heatmap ``[H, W]``."""
+    return similarity_map(similarity.reshape(1, -1, 1), _pair(similarity.shape), size)[0, 0]
 
 
 def _highest(similarity: Tensor, size: tuple[int, int]) -> Tensor:

@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 RECORD = "explanation.json"
 TENSORS = "tensors.safetensors"
@@ -40,16 +41,10 @@ def whole_folder(folder: Path, *, replaceable: Callable[[Path], bool]) -> Iterat
         replaceable: says whether an existing folder with something in it may be replaced.
 
     Raises:
-        FileExistsError: before anything is written, if ``folder`` is a file or may not be replaced.
+        OSError: as :func:`check_place`, before anything is written.
     """
     folder = Path(os.path.realpath(folder))
-    if os.path.lexists(folder):
-        if not folder.is_dir():
-            raise FileExistsError(f"{folder} is a file where a folder was expected. Name another folder.")
-        if any(folder.iterdir()) and not replaceable(folder):
-            raise FileExistsError(
-                f"{folder} holds other files and was left as it is. Name a new or empty folder, or move them."
-            )
+    check_place(folder, replaceable=replaceable)
     created = _make_parents(folder)
     # In the same parent, so that the final renaming stays on one file system; short, so never too long.
     temporary = folder.parent / f".part-{secrets.token_hex(6)}"
@@ -63,6 +58,33 @@ def whole_folder(folder: Path, *, replaceable: Callable[[Path], bool]) -> Iterat
             if not any(parent.iterdir()):
                 parent.rmdir()
         raise
+
+
+def check_place(folder: Path, *, replaceable: Callable[[Path], bool]) -> None:
+    """Find out whether a folder could be written, and leave no trace of the trial.
+
+    Raises:
+        FileExistsError: if ``folder`` is a file, or holds something that may not be replaced.
+        OSError: if its parent cannot be written to.
+    """
+    folder = Path(os.path.realpath(folder))
+    if folder.exists():
+        if not folder.is_dir():
+            raise FileExistsError(f"{folder} is a file where a folder was expected. Name another folder.")
+        if any(folder.iterdir()) and not replaceable(folder):
+            raise FileExistsError(
+                f"{folder} holds other files and was left as it is. Name a new or empty folder, or move them."
+            )
+    parent = next(parent for parent in folder.parents if parent.exists())
+    try:
+        # Tried out rather than read from the permissions, which say nothing of read-only disks.
+        trial = parent / f".part-{secrets.token_hex(6)}"
+        trial.mkdir()
+        trial.rmdir()
+    except OSError as error:
+        raise type(error)(
+            f"{parent} cannot be written to ({error.strerror}). Name another folder."
+        ) from error
 
 
 def write_parts(
@@ -115,6 +137,7 @@ def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], l
         FileNotFoundError: if there is no such folder, or it holds no saved explanation.
         ValueError: if the folder is damaged: a file is missing, changed or cut short, or of a later format.
     """
+    import numpy as np
     from PIL import PngImagePlugin
     from safetensors.torch import load_file
 
@@ -124,7 +147,8 @@ def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], l
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         recognised = record["format"] == FORMAT
-        version, count, digests = record["format_version"], record["pictures"], dict(record["sha256"])
+        version, digests = record["format_version"], dict(record["sha256"])
+        names = [f"{PICTURES}/{_picture_name(index)}" for index in range(record["pictures"])]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{RECORD} cannot be read") from error
     if not recognised:
@@ -134,14 +158,13 @@ def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], l
             f"{folder} is of format version {version}, this installation reads {FORMAT_VERSION}. "
             "Upgrade clip-surgery-hub, or save the explanation again."
         )
-    expected = [TENSORS, *(f"{PICTURES}/{_picture_name(index)}" for index in range(count))]
-    for name in expected:
+    for name in (TENSORS, *names):
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")
         if digests.get(name) != _digest(folder / name):
             raise _damaged(folder, f"{name} is not what was saved")
     pictures = []
-    for name in expected[1:]:
+    for name in names:
         # The class itself rather than Image.open: the file is known to be ours, however large the picture is.
         with PngImagePlugin.PngImageFile(folder / name) as image:
             pictures.append(np.array(image))

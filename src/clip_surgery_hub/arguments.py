@@ -1,0 +1,83 @@
+"""From what was typed on the command line to a list of pictures and a list of texts."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+# What a folder is searched for. A file that is named by itself may have any name.
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def find_pictures(arguments: Sequence[str]) -> list[Path]:
+    """Picture files named by files, folders (not the folders inside) and glob patterns.
+
+    Args:
+        arguments: as typed; ``**`` in a pattern also looks into folders inside.
+
+    Returns:
+        Paths in the order given, sorted within a folder or pattern, each once.
+
+    Raises:
+        FileNotFoundError: for a file that is not there, a folder without pictures, a pattern without matches.
+    """
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if path.is_dir():
+            pictures = [inner for inner in sorted(path.iterdir()) if _looks_like_a_picture(inner)]
+            if not pictures:
+                raise FileNotFoundError(
+                    f"The folder {argument} holds no pictures ({', '.join(sorted(SUFFIXES))}). Name another."
+                )
+        elif path.exists():
+            pictures = [path]
+        elif glob.has_magic(argument):
+            matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+            pictures = [match for match in matches if match.is_file()]
+            if not pictures:
+                raise FileNotFoundError(f"No file matches the pattern {argument}. Check the pattern.")
+        else:
+            raise FileNotFoundError(f"There is no file or folder {argument}. Check the path.")
+        found += pictures
+    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+
+
+def _looks_like_a_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+
+
+def gather_texts(texts: Sequence[str], text_file: Path | None) -> list[str]:
+    """The texts given one by one, then those of a file, without the white space around them.
+
+    Args:
+        texts: as typed.
+        text_file: UTF-8, one text per line; empty lines are passed over.
+
+    Raises:
+        ValueError: for no text at all, an empty one, one given twice, or a file that is not UTF-8.
+        OSError: for a file that cannot be read.
+    """
+    typed = [text.strip() for text in texts]
+    if "" in typed:
+        raise ValueError("A text is empty. Give words to look for, such as --text bench.")
+    read: list[str] = []
+    if text_file is not None:
+        try:
+            lines = text_file.expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"The text file {text_file} is not UTF-8. Save it as UTF-8.") from error
+        except OSError as error:
+            raise type(error)(f"The text file {text_file} cannot be read ({error.strerror}).") from error
+        read = [line.strip() for line in lines if line.strip()]
+        if not read:
+            raise ValueError(f"The text file {text_file} holds no text. Write one text per line.")
+    given = typed + read
+    if not given:
+        raise ValueError("No text was given. Say what to look for: --text bench, or --text-file FILE.")
+    twice = [text for text, count in Counter(given).items() if count > 1]
+    if twice:
+        raise ValueError(f"The text {twice[0]!r} was given twice. Give each text once.")
+    return given

@@ -1,0 +1,262 @@
+"""What an explanation answers from its numbers alone: maps, points, boxes, segments, parts of it."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from clip_surgery_hub.explanation import Explanation, Settings
+
+SETTINGS = Settings(model="some/model", method="clip_surgery", depth=6, versions={"torch": "2.0"})
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def of_maps(operated: Tensor, height: int, width: int, *, texts: int | None = None) -> Explanation:
+    """One picture, its similarity after feature surgery as given (texts first), the negative of it before."""
+    texts = len(operated) if texts is None else texts
+    return Explanation(
+        pictures=(picture(height, width),),
+        texts=tuple(f"text {number}" for number in range(texts)),
+        background=tuple(f"background {number}" for number in range(len(operated) - texts)),
+        operated=(operated,),
+        plain=(-operated,),
+        scores=torch.arange(texts)[None] / 10,
+        plain_scores=-torch.arange(texts)[None] / 10,
+        settings=SETTINGS,
+    )
+
+
+@pytest.fixture
+def three() -> Explanation:
+    """Three pictures of different sizes and grids, two texts and one background text."""
+    generator = torch.Generator().manual_seed(0)
+
+    def maps() -> tuple[Tensor, ...]:
+        return tuple(torch.randn(3, *grid, generator=generator) for grid in ((6, 8), (3, 9), (5, 5)))
+
+    return Explanation(
+        pictures=(picture(60, 80), picture(30, 90, seed=1), picture(17, 19, seed=2)),
+        texts=("bench", "person"),
+        background=("grass",),
+        operated=maps(),
+        plain=maps(),
+        scores=torch.randn(3, 2, generator=generator),
+        plain_scores=torch.randn(3, 2, generator=generator),
+        settings=SETTINGS,
+    )
+
+
+def test_a_heatmap_is_the_scaled_map_resized_bilinearly() -> None:
+    (heatmap,) = of_maps(torch.tensor([[[5.0, 9.0]]]), 1, 4).heatmaps()
+    # Pixel centres at -1/4, 1/4, 3/4 and 5/4 between the two patch centres 0 and 1.
+    assert torch.equal(heatmap, torch.tensor([[[0.0, 0.25, 0.75, 1.0]]]))
+
+
+def test_a_text_alike_everywhere_has_an_empty_heatmap_and_no_points() -> None:
+    explanation = of_maps(torch.full((1, 4, 4), 0.3), 20, 20)
+    assert torch.equal(explanation.heatmaps()[0], torch.zeros(1, 20, 20))
+    assert explanation.points()[0][0].xy.shape == (0, 2)
+    assert explanation.boxes()[0][0].shape == (0, 4)
+
+
+def test_heatmaps_and_points_are_the_published_ones(golden: dict[str, Tensor]) -> None:
+    patches = golden["similarity_class_set"][:, 1:]  # [2, 64, 4]
+    maps = patches.transpose(1, 2).unflatten(-1, (8, 8))
+    small, large = (
+        Explanation(
+            pictures=(picture(*size), picture(*size)),
+            texts=("a", "b", "c", "d"),
+            background=(),
+            operated=tuple(maps),
+            plain=tuple(maps),
+            scores=torch.zeros(2, 4),
+            plain_scores=torch.zeros(2, 4),
+            settings=SETTINGS,
+        )
+        for size in ((30, 40), (480, 640))
+    )
+    expected = golden["map_class_set_30x40"].permute(0, 3, 1, 2)
+    torch.testing.assert_close(torch.stack(small.heatmaps()), expected, rtol=0, atol=1e-5)
+    for number, points in enumerate(large.points()[0]):
+        assert torch.equal(points.xy, golden[f"points_{number}"].to(torch.int64))
+        assert torch.equal(points.labels, golden[f"labels_{number}"].to(torch.uint8))
+
+
+def test_points_lie_on_the_hottest_cell_of_a_wide_picture() -> None:
+    operated = torch.zeros(1, 2, 8)
+    operated[0, :, 4:6] = 1.0  # the third of four cells of 2 x 2 patches
+    ((points,),) = of_maps(operated, 50, 400).points()
+    assert points.xy[points.labels == 1].tolist() == [[250, 25]]
+    assert points.xy[points.labels == 0].tolist() == [[50, 25]]
+
+
+def test_a_box_surrounds_the_part_above_the_threshold() -> None:
+    operated = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    explanation = of_maps(operated, 4, 4)
+    # Along each side the map is 1, 3/4, 1/4, 0; in the plane it is the product.
+    assert explanation.boxes(threshold=0.5)[0][0].tolist() == [[0, 0, 2, 2]]
+    assert explanation.boxes(threshold=0.2)[0][0].tolist() == [[0, 0, 3, 3]]
+    assert explanation.boxes(threshold=0.9)[0][0].tolist() == [[0, 0, 1, 1]]
+
+
+def test_parts_apart_have_boxes_of_their_own() -> None:
+    operated = torch.zeros(1, 8, 8)
+    operated[0, 1:3, 1:3] = 1.0
+    operated[0, 5:7, 4:7] = 1.0
+    boxes = of_maps(operated, 8, 8).boxes(threshold=0.5)[0][0]
+    assert boxes.tolist() == [[1, 1, 3, 3], [4, 5, 7, 7]]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    grid=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    texts=st.integers(1, 3),
+    background=st.integers(0, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_every_pixel_goes_to_the_highest_similarity(
+    seed: int, grid: tuple[int, int], size: tuple[int, int], texts: int, background: int
+) -> None:
+    operated = torch.randn(texts + background, *grid, generator=torch.Generator().manual_seed(seed))
+    explanation = of_maps(operated, *size, texts=texts)
+    for features, maps in (("surgery", operated), ("plain", -operated)):
+        resized = interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+        (segments,) = explanation.segment(features)
+        assert segments.dtype == torch.int64 and segments.shape == size
+        assert torch.equal(segments, resized.argmax(0))
+    assert torch.equal(explanation.segment()[0], explanation.segment("plain")[0])
+
+
+def test_the_background_texts_count_on_after_the_texts() -> None:
+    operated = torch.zeros(3, 1, 2)
+    operated[0, 0, 0], operated[2, 0, 1] = 1.0, 1.0
+    explanation = of_maps(operated, 2, 4, texts=1)
+    assert explanation.segment("surgery")[0].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2]]
+    assert (
+        len(explanation.similarity[0]) == len(explanation.heatmaps()[0]) == len(explanation.points()[0]) == 1
+    )
+
+
+def test_other_features_are_refused_with_those_there_are(three: Explanation) -> None:
+    with pytest.raises(ValueError, match='"plain" or "surgery", got \'operated\''):
+        three.segment("operated")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1])
+def test_thresholds_are_shares(three: Explanation, threshold: float) -> None:
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        three.points(threshold)
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        three.boxes(threshold)
+
+
+@pytest.mark.parametrize(
+    ("index", "numbers"),
+    [(0, [0]), (-1, [2]), (slice(1, None), [1, 2]), (slice(None, None, -2), [2, 0]), (slice(5, 9), [])],
+)
+def test_an_index_gives_the_part_for_those_pictures(
+    three: Explanation, index: int | slice, numbers: list[int]
+) -> None:
+    part = three[index]
+    assert len(part) == len(numbers)
+    assert torch.equal(part.scores, three.scores[numbers])
+    assert torch.equal(part.plain_scores, three.plain_scores[numbers])
+    for position, number in enumerate(numbers):
+        assert part.pictures[position] is three.pictures[number]
+        assert part.operated[position] is three.operated[number]
+        assert torch.equal(part.heatmaps()[position], three.heatmaps()[number])
+        assert torch.equal(part.segment()[position], three.segment()[number])
+    assert (part.texts, part.background, part.settings) == (three.texts, three.background, three.settings)
+
+
+def test_iterating_ends_and_indexing_too_far_raises(three: Explanation) -> None:
+    assert [one == three[number] for number, one in enumerate(three)] == [True, True, True]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            three[index]
+
+
+def test_equal_means_the_same_numbers(three: Explanation) -> None:
+    assert three == dataclasses.replace(three)
+    for changed in (
+        dataclasses.replace(three, texts=("bench", "man")),
+        dataclasses.replace(three, scores=three.scores + 1e-6),
+        dataclasses.replace(three, operated=three.plain),
+        dataclasses.replace(three, settings=dataclasses.replace(SETTINGS, depth=5)),
+        dataclasses.replace(three, pictures=(picture(60, 80, seed=9), *three.pictures[1:])),
+        three[:2],
+    ):
+        assert three != changed
+
+
+def test_it_is_frozen(three: Explanation) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        three.texts = ("other",)  # type: ignore[misc]
+
+
+def test_its_repr_is_one_line_that_says_what_it_holds(three: Explanation) -> None:
+    assert repr(three) == (
+        "Explanation(3 pictures, texts 'bench', 'person', background 'grass', "
+        "some/model, clip_surgery at depth 6)"
+    )
+    assert "1 picture of 90x30 px" in repr(three[1])
+    many = of_maps(torch.zeros(30, 2, 2), 4, 4)
+    assert "'text 3' and 26 more" in repr(many)
+    long = dataclasses.replace(three, texts=("two\nlines", "x" * 1000))
+    assert "\n" not in repr(long) and len(repr(long)) < 200
+
+
+def test_its_dict_survives_json_and_says_what_the_methods_say(three: Explanation) -> None:
+    values = three.to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values["settings"]["depth"] == 6
+    assert [(one["width"], one["height"], one["grid"]) for one in values["pictures"]] == [
+        (80, 60, [6, 8]),
+        (90, 30, [3, 9]),
+        (19, 17, [5, 5]),
+    ]
+    person = values["pictures"][2]["texts"][1]
+    assert person["text"] == "person"
+    assert person["score"] == three.scores[2, 1].item()
+    assert person["points"] == three.points()[2][1].xy.tolist()
+    assert person["labels"] == three.points()[2][1].labels.tolist()
+    assert person["boxes"] == three.boxes()[2][1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"texts": "ab"}, "texts must be a tuple of strings"),
+        ({"texts": ()}, "at least one text"),
+        ({"texts": ("a", "b", "c")}, r"T\+K = 3 \+ 1"),
+        ({"operated": ()}, "operated holds 0 tensors for 3 pictures"),
+        ({"plain": (torch.zeros(3, 1, 1),) * 3}, "the same grid"),
+        ({"scores": torch.zeros(3, 3)}, r"scores must have shape \[B, T\] = \[3, 2\]"),
+        ({"scores": torch.zeros(3, 2, dtype=torch.float64)}, "float32 on the CPU"),
+        ({"scores": torch.zeros(3, 2, requires_grad=True)}, "with a gradient"),
+        ({"scores": torch.full((3, 2), torch.nan)}, "not finite"),
+        ({"pictures": (np.zeros((4, 4, 3)),) * 3}, "uint8 array"),
+        ({"pictures": (np.zeros((4, 4), np.uint8),) * 3}, "uint8 array"),
+    ],
+)
+def test_fields_that_do_not_fit_together_are_refused(
+    three: Explanation, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(three, **changes)
+
+
+def test_the_settings_name_the_installed_versions() -> None:
+    versions = Settings(model="m", method="none").versions
+    assert versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert set(versions) == {"clip-surgery-hub", "torch", "transformers"}
