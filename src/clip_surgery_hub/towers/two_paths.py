@@ -241,7 +241,8 @@ def is_watched(block: Any) -> bool:
     That is so when anything in it has a hook, except those of transformers that record outputs only when
     asked to; when its forward was replaced; and when attention dropout draws random numbers.
     """
-    if every_module._has_any_global_hook():  # type: ignore[no-untyped-call]
+    kinds = ("forward_pre", "forward", "backward_pre", "backward")
+    if any(getattr(every_module, f"_global_{kind}_hooks") for kind in kinds):
         return True
     if block.training and block.self_attn.dropout > 0:
         return True
