@@ -1,0 +1,333 @@
+"""The command line: what it writes, what it prints, and one line for everything that can be wrong."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from clip_surgery_hub import CLIPSurgery, list_models
+from clip_surgery_hub.cli import app
+from clip_surgery_hub.plot import overlay
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random CLIP of 2 blocks (8 px patches, 32 px) and a tokenizer that spells in bytes."""
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, model_max_length=77)
+    shared = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16}
+    start, end = len(words) - 2, len(words) - 1
+    text = {"vocab_size": len(words), "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+    config = CLIPConfig(
+        vision_config=shared | {"hidden_size": 32, "image_size": 32, "patch_size": 8},
+        text_config=shared | text | {"hidden_size": 16},
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CLIPModel(config)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two pictures in `pictures`: a.png (60 x 40) and b.jpg (30 x 50)."""
+    random = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for name, size in (("a.png", (40, 60, 3)), ("b.jpg", (50, 30, 3))):
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "pictures" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Answer]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], checkpoint: Path) -> Run:
+    """Run a command in this process; `explain` with the random checkpoint unless another model is named."""
+
+    def run(*arguments: object) -> Answer:
+        typed = [str(argument) for argument in arguments]
+        if typed[0] == "explain" and "--model" not in typed:
+            typed += ["--model", str(checkpoint)]
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            app(typed, prog_name="clip-surgery")
+        return Answer(int(end.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_picture_becomes_a_panel_overlays_maps_and_a_record(
+    run: Run, place: Path, checkpoint: Path
+) -> None:
+    answer = run("explain", "pictures/a.png", "--text", "bench", "--text", "a person!", "--out", "results")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.splitlines()[1].strip() == "results/a"
+    folder = place / "results" / "a"
+    names = {"panel.png", "overlay-01-bench.png", "overlay-02-a-person.png", "maps.npz", "result.json"}
+    assert files_in(place / "results") == {f"a/{name}" for name in names}
+
+    expected = CLIPSurgery.from_pretrained(str(checkpoint)).explain("pictures/a.png", ["bench", "a person!"])
+    with np.load(folder / "maps.npz") as maps:
+        np.testing.assert_allclose(maps["similarity"], expected.similarity[0], atol=1e-6)
+        np.testing.assert_allclose(maps["plain"], expected.plain[0], atol=1e-6)
+        np.testing.assert_allclose(maps["scores"], expected.scores[0], atol=1e-6)
+        assert maps["texts"].tolist() == ["bench", "a person!"]
+    for number, heatmap in enumerate(expected.heatmaps()[0]):
+        drawn = np.asarray(Image.open(folder / sorted(names)[1:3][number])).astype(int)
+        assert np.abs(drawn - overlay(expected.pictures[0], heatmap)).max() <= 1
+    assert Image.open(folder / "panel.png").width > 500
+
+    record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    assert (record["picture"], record["width"], record["height"]) == ("pictures/a.png", 60, 40)
+    assert [one["text"] for one in record["texts"]] == ["bench", "a person!"]
+    assert record["texts"][1]["points"] == expected.points()[0][1].xy.tolist()
+    assert record["texts"][1]["score"] == pytest.approx(expected.scores[0, 1].item(), abs=1e-6)
+    assert record["settings"]["method"] == "clip_surgery" and "torch" in record["settings"]["versions"]
+
+
+def test_json_prints_json_and_writes_nothing(run: Run, place: Path) -> None:
+    before = files_in(place)
+    answer = run("explain", "pictures", "--text", "bench", "--text", "狗", "--json")
+    assert (answer.code, answer.err) == (0, "")
+    printed = json.loads(answer.out)
+    assert [one["picture"] for one in printed["pictures"]] == ["pictures/a.png", "pictures/b.jpg"]
+    assert printed["texts"] == ["bench", "狗"] and printed["failed"] == []
+    assert all(len(one["texts"]) == 2 and one["folder"] is None for one in printed["pictures"])
+    assert files_in(place) == before
+
+
+def test_json_with_a_folder_writes_as_well(run: Run, place: Path) -> None:
+    answer = run("explain", "pictures/b.jpg", "--text", "bench", "--json", "--out", "results")
+    record = json.loads((place / "results" / "b" / "result.json").read_text(encoding="utf-8"))
+    (printed,) = json.loads(answer.out)["pictures"]
+    assert printed == record | {"folder": "results/b"}
+
+
+def test_method_depth_size_and_dtype_reach_the_model(run: Run, place: Path) -> None:
+    def settings_and_grid(*options: object) -> tuple[dict[str, object], list[int]]:
+        answer = run("explain", "pictures/a.png", "--text", "bench", "--text", "man", "--json", *options)
+        (picture,) = json.loads(answer.out)["pictures"]
+        return picture["settings"], picture["grid"]
+
+    settings, grid = settings_and_grid("--depth", "1", "--size", "64")
+    assert (settings["depth"], settings["size"], grid) == (1, 64, [8, 12])
+    settings, grid = settings_and_grid("--method", "none", "--dtype", "bfloat16", "--device", "cpu")
+    assert (settings["method"], grid) == ("none", [4, 6])
+
+
+def test_folders_patterns_and_files_are_explained_once_each(run: Run, place: Path) -> None:
+    (place / "other").mkdir()
+    shutil.copy("pictures/b.jpg", "other/A.jpg")
+    shutil.copy("pictures/b.jpg", "other/without suffix")
+    (place / "pictures" / "notes.txt").write_text("not a picture, and not asked for")
+    Path("words.txt").write_text("bench\n\n  a tall person \n", encoding="utf-8-sig")
+    named = ["pictures", "other/*.jpg", "pictures/a.png", "other/without suffix"]
+    answer = run("explain", *named, "--text-file", "words.txt", "--json", "--out", "results")
+    assert (answer.code, answer.err) == (0, "")
+    printed = json.loads(answer.out)
+    assert printed["texts"] == ["bench", "a tall person"]
+    assert [(one["picture"], one["folder"]) for one in printed["pictures"]] == [
+        ("pictures/a.png", "results/a"),
+        ("pictures/b.jpg", "results/b"),
+        ("other/A.jpg", "results/A-2"),
+        ("other/without suffix", "results/without suffix"),
+    ]
+
+
+def test_earlier_results_are_replaced_and_other_files_are_not(run: Run, place: Path) -> None:
+    assert run("explain", "pictures/a.png", "--text", "bench", "--text", "man", "--out", "results").code == 0
+    assert run("explain", "pictures/a.png", "--text", "grass", "--out", "results").code == 0
+    assert files_in(place / "results") == {
+        "a/panel.png", "a/overlay-01-grass.png", "a/maps.npz", "a/result.json"
+    }  # fmt: skip
+    (place / "results" / "a" / "notes.txt").write_text("mine")
+    before = {name: (place / "results" / name).read_bytes() for name in files_in(place / "results")}
+    answer = run("explain", "pictures/a.png", "--text", "bench", "--out", "results")
+    assert answer.code == 2 and "holds other files" in answer.err
+    assert {name: (place / "results" / name).read_bytes() for name in files_in(place / "results")} == before
+
+
+def test_a_broken_picture_among_others_is_reported_and_the_others_are_done(run: Run, place: Path) -> None:
+    (place / "pictures" / "a2.png").write_bytes(b"not a picture")
+    (place / "pictures" / "c.png").write_bytes((place / "pictures" / "a.png").read_bytes()[:2000])
+    answer = run("explain", "pictures", "--text", "bench", "--json", "--out", "results")
+    assert answer.code == 1
+    assert [line.split(":")[0] for line in answer.err.splitlines()] == ["error", "error"]
+    assert "a2.png" in answer.err.splitlines()[0] and "c.png" in answer.err.splitlines()[1]
+    printed = json.loads(answer.out)
+    assert [one["picture"] for one in printed["failed"]] == ["pictures/a2.png", "pictures/c.png"]
+    assert [one["picture"] for one in printed["pictures"]] == ["pictures/a.png", "pictures/b.jpg"]
+    assert {Path(name).parent.name for name in files_in(place / "results")} == {"a", "b"}
+    assert sorted(path.name for path in (place / "results").iterdir()) == ["a", "b"]
+
+
+def test_only_broken_pictures_are_exit_code_2(run: Run, place: Path) -> None:
+    for name in ("a.png", "b.jpg"):
+        (place / "pictures" / name).write_bytes(b"")
+    answer = run("explain", "pictures", "--text", "bench", "--json", "--out", "results")
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 2)
+    assert not (place / "results").exists()
+
+
+@pytest.fixture
+def bad(place: Path) -> Path:
+    """Files that cannot be explained or read, beside the good pictures."""
+    whole = (place / "pictures" / "a.png").read_bytes()
+    (place / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    photo = (place / "pictures" / "b.jpg").read_bytes()
+    (place / "truncated.jpg").write_bytes(photo[: len(photo) // 2])
+    (place / "empty.png").write_bytes(b"")
+    (place / "words.png").write_text("not a picture")
+    (place / "no pictures").mkdir()
+    (place / "latin.txt").write_bytes("Bänke".encode("latin-1"))
+    (place / "blank.txt").write_text("\n \n")
+    (place / "file").write_text("a file")
+    return place
+
+
+TEXT = ["--text", "bench"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.png", *TEXT], "no file or folder nothing.png"),
+        (["no pictures", *TEXT], "folder no pictures holds no pictures"),
+        (["*.webp", *TEXT], "No file matches the pattern *.webp"),
+        (["words.png", *TEXT], "words.png"),
+        (["truncated.png", *TEXT], "truncated.png"),
+        (["truncated.jpg", *TEXT], "truncated.jpg"),
+        (["empty.png", *TEXT], "empty.png"),
+        (["pictures/a.png"], "No text was given"),
+        (["pictures/a.png", "--text", ""], "A text is empty"),
+        (["pictures/a.png", "--text", "bench", "--text", "  "], "A text is empty"),
+        (["pictures/a.png", "--text", "bench", "--text", "bench"], "'bench' was given twice"),
+        (["pictures/a.png", "--text", "many words " * 50], "many words"),
+        (["pictures/a.png", "--text-file", "nothing.txt"], "nothing.txt cannot be read"),
+        (["pictures/a.png", "--text-file", "latin.txt"], "latin.txt is not UTF-8"),
+        (["pictures/a.png", "--text-file", "blank.txt"], "blank.txt holds no text"),
+        (["pictures/a.png", *TEXT, "--model", "clip_vit_tiny.scene"], "'clip_vit_tiny.scenes'"),
+        (["pictures/a.png", *TEXT, "--model", "no pictures"], "no pictures"),
+        (["pictures/a.png", *TEXT, "--model", "nobody/such-a-model"], "nobody/such-a-model"),
+        (["pictures/a.png", *TEXT, "--method", "clip_sugery"], "clip_surgery"),
+        (["pictures/a.png", *TEXT, "--depth", "99"], "99"),
+        (["pictures/a.png", *TEXT, "--depth", "0"], "0"),
+        (["pictures/a.png", *TEXT, "--dtype", "int8"], "float32, bfloat16, float16"),
+        (["pictures/a.png", *TEXT, "--device", "toaster"], "'toaster' cannot be used"),
+        (["pictures/a.png", *TEXT, "--out", "file"], "file is a file where a folder was expected"),
+        (["pictures/a.png", *TEXT, "--out", "file/inside"], "file cannot be written to (Not a directory)"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    run: Run, bad: Path, arguments: list[str], message: str
+) -> None:
+    before = files_in(bad)
+    answer = run("explain", *arguments, *([] if "--out" in arguments else ["--out", "results"]))
+    assert (answer.code, answer.out) == (2, "")
+    assert len(answer.err.splitlines()) == 1 and answer.err.startswith("error: ")
+    assert message in answer.err
+    assert files_in(bad) == before and not (bad / "results").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_line(run: Run, place: Path) -> None:
+    (place / "locked").mkdir(mode=0o500)
+    answer = run("explain", "pictures/a.png", *TEXT, "--out", "locked/results")
+    assert answer.code == 2 and "locked cannot be written to" in answer.err
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_written(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", disk_full)
+    answer = run("explain", "pictures", *TEXT, "--out", "results")
+    assert (answer.code, answer.out) == (2, "")
+    assert len(answer.err.splitlines()) == 1 and "No space left" in answer.err
+    assert not (place / "results").exists()
+
+
+def test_the_models_that_can_be_named_are_listed(run: Run) -> None:
+    answer = run("models")
+    assert (answer.code, answer.err) == (0, "")
+    assert [line.split()[0] for line in answer.out.splitlines()] == list_models()
+    assert [line.split()[0] for line in run("models", "*patch16*").out.splitlines()] == list_models(
+        "*patch16*"
+    )
+    answer = run("models", "resnet*")
+    assert (answer.code, answer.out) == (2, "") and "No model matches 'resnet*'" in answer.err
+
+
+@pytest.mark.parametrize("command", [["--help"], ["explain", "--help"], ["models", "--help"], ["--version"]])
+def test_help_is_answered_without_torch(command: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from clip_surgery_hub.cli import app\n"
+        "try: app(sys.argv[1:])\n"
+        "finally: print([name for name in ('torch', 'numpy', 'transformers', 'PIL') if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "[]" and answer.stderr == ""
+
+
+def test_without_network_a_hub_id_is_one_line(place: Path) -> None:
+    """In a process of its own, which may try the network and finds that nobody answers."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(place / "cache")}
+    answer = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "clip_surgery_hub.cli",
+            "explain",
+            "pictures/a.png",
+            *TEXT,
+            "--model",
+            "nobody/model",
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert len(answer.stderr.splitlines()) == 1 and "nobody/model" in answer.stderr
+    assert not (place / "clip-surgery-out").exists()
