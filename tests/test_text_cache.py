@@ -133,11 +133,17 @@ def test_other_words_templates_and_truncation_embed_anew(embed):
     assert embed(["cat"], cache=cache, templates=["a {}"])[1] == 1
     assert embed(["cat"], cache=cache, templates=["a {}", "{}"])[1] == 2
     assert embed(["cat"], cache=cache, truncate=True)[1] == 1
-    embed.words.add_tokens(["cat"])
-    assert embed(["cat"], cache=cache)[1] == 1
     embed.words = letters_tokenizer()
     embed.words.backend_tokenizer.normalizer = None
-    assert embed(["cat"], cache=EmbeddingCache())[1] == 1
+    assert embed(["cat"], cache=cache)[1] == 1
+
+
+def test_a_token_added_to_the_tokenizer_changes_the_keys(tiny_clip, tokenizer):
+    cache, asked = EmbeddingCache(), {"templates": ["{}"], "truncate": False, "texts": ["cat"]}
+    before = cache.keys(tiny_clip, tokenizer, **asked)
+    assert cache.keys(tiny_clip, tokenizer, **asked) == before
+    tokenizer.add_tokens(["cat"])
+    assert cache.keys(tiny_clip, tokenizer, **asked) != before
 
 
 def test_texts_and_templates_cannot_be_confused(embed):

@@ -183,10 +183,10 @@ def _tokenizer_state(tokenizer: Any) -> tuple[Any, ...]:
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
-    """Of everything that turns a text into ids; padding and truncation are set anew at each call."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    if backend is not None:
-        rules |= {"padding": None, "truncation": None}
-    parts = [type(tokenizer).__name__, str(tokenizer.special_tokens_map), json.dumps(rules, sort_keys=True)]
+    if backend is None:
+        rules = json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    else:  # what comes before the added tokens is the truncation and padding of the last call
+        rules = backend.to_str().partition('"added_tokens"')[2]
+    parts = [type(tokenizer).__name__, str(tokenizer.special_tokens_map), rules]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
