@@ -1,0 +1,160 @@
+"""The CLIP that is trained, and what its training minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+import torch
+from data import Stage, stage_at
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from clip_surgery_hub.scenes import load_sprites
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+CONTEXT = 48
+
+
+def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, depth: int) -> CLIPModel:
+    """A CLIP with random weights: a vision tower of `depth` blocks, a text tower of three."""
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // 64,
+        "image_size": size,
+        "patch_size": patch,
+    }
+    text = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": CONTEXT,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=128))
+    model.set_attn_implementation("eager")  # for sequences this short the fastest backward pass
+    return model
+
+
+def multi_positive(logits: Tensor, shown: Tensor) -> Tensor:
+    """Cross entropy of each shown word against the words not shown, averaged over a picture's words.
+
+    Args:
+        logits: [B, C].
+        shown: [B, C], 1 shown, 0 not shown, -1 neither (left out). Rows without a shown word do not count.
+    """
+    rest = logits.masked_fill(shown != 0, float("-inf")).logsumexp(1, keepdim=True)
+    loss = F.softplus(rest - logits)  # -log(e^l / (e^l + rest))
+    hits = (shown == 1).float()
+    rows = hits.sum(1) > 0
+    return ((loss * hits).sum(1)[rows] / hits.sum(1)[rows]).mean()
+
+
+class TrainClip(lightning.LightningModule):
+    """Contrastive training at image level only: nothing tells the model where an object is.
+
+    Two losses on the unit image embedding: against the captions of the batch (CLIP's own), and against one prompt
+    of every word of the world, several of which may be shown. A part of the patches is dropped at random, which
+    makes a step cheaper and the features local. Hidden matrices learn by Muon, everything else by AdamW; the
+    learning rate warms up, holds, and falls to zero over the last part.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        stages: Sequence[Stage],
+        *,
+        steps: int,
+        rate: float = 2e-3,
+        muon_rate: float = 0.02,
+        warmup: int = 100,
+        decay: float = 0.3,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.forward_image = (
+            torch.compile(self.encode_image, dynamic=False) if compiled else self.encode_image
+        )
+        self.stages = tuple(stages)
+        self.concepts = len(load_sprites().concepts)
+        self.steps, self.rate, self.muon_rate, self.warmup, self.decay = steps, rate, muon_rate, warmup, decay
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and ".layers." in name]
+        chosen = {id(p) for p in hidden}
+        rest = [p for p in self.model.parameters() if id(p) not in chosen]
+        return [
+            torch.optim.Muon(hidden, lr=self.muon_rate, weight_decay=0.05, momentum=0.95),
+            torch.optim.AdamW(rest, lr=self.rate, weight_decay=0.01, betas=(0.9, 0.98)),
+        ]
+
+    def encode_image(self, pixels: Tensor, keep: float) -> Tensor:
+        """Unit image embeddings [B, D] from a random share `keep` of the patches."""
+        vision = self.model.vision_model
+        mean, std = (pixels.new_tensor(values, dtype=torch.float32)[:, None, None] for values in (MEAN, STD))
+        tokens = vision.embeddings((pixels.float() / 255 - mean) / std, interpolate_pos_encoding=True)
+        if keep < 1:
+            count = tokens.shape[1] - 1
+            chosen = torch.rand(tokens.shape[0], count, device=tokens.device).argsort(1)[
+                :, : int(count * keep)
+            ]
+            patches = tokens[:, 1:].gather(1, chosen[..., None].expand(-1, -1, tokens.shape[-1]))
+            tokens = torch.cat([tokens[:, :1], patches], 1)
+        tokens = vision.encoder(inputs_embeds=vision.pre_layrnorm(tokens)).last_hidden_state
+        return F.normalize(self.model.visual_projection(vision.post_layernorm(tokens[:, 0])).float(), dim=-1)
+
+    def encode_text(self, input_ids: Tensor) -> Tensor:
+        """Unit text embeddings [T, D]."""
+        return F.normalize(self.model.get_text_features(input_ids).pooler_output.float(), dim=-1)
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> None:
+        share = self.global_step / 2 / self.steps  # two optimizers, so Lightning counts each step twice
+        image = self.forward_image(batch["pixels"], stage_at(self.stages, share).keep)
+        captions, words = self.encode_text(batch["captions"]), self.encode_text(batch["words"])
+        scale = self.model.logit_scale.exp()
+        pairs = scale * image[: len(captions)] @ captions.T
+        same = torch.arange(len(pairs), device=pairs.device)
+        contrast = (F.cross_entropy(pairs, same) + F.cross_entropy(pairs.T, same)) / 2
+        named = scale * image @ words.T
+        concept = multi_positive(named, batch["shown"]) + 0.5 * multi_positive(named.T, batch["shown"].T)
+        loss = 0.5 * contrast + concept
+        self._update(loss, share)
+        with torch.no_grad():
+            first = named[:, : self.concepts].argmax(1)
+            hit = (batch["shown"].gather(1, first[:, None]) == 1).float().mean()
+        self.log_dict(
+            {
+                "loss": loss,
+                "contrast": contrast,
+                "concept": concept,
+                "hit": hit,
+                "scale": scale,
+                "share": share,
+            },
+            prog_bar=True,
+        )
+
+    def _update(self, loss: Tensor, share: float) -> None:
+        optimizers: Any = self.optimizers()
+        step = self.global_step // 2
+        factor = min(1.0, (step + 1) / self.warmup, max(0.0, (1 - share) / self.decay))
+        for optimizer, rate in zip(optimizers, (self.muon_rate, self.rate), strict=True):
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        self.manual_backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=4.6052)  # at most 100, as CLIP's

@@ -1,0 +1,139 @@
+"""Training batches of the drawn world: pictures, captions and which words each picture shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+from transformers import CLIPTokenizer
+
+from clip_surgery_hub.scenes import TRAINING, Scene, Variation, World, describe, draw_scene, load_sprites
+from clip_surgery_hub.text import resolve_templates
+
+TEMPLATES = resolve_templates("paper")
+LEAST_VISIBLE = 0.002
+"""Share of the picture from which on an object counts as shown."""
+EMPTY = 0.03
+"""Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
+REUSE = 2
+"""How often each drawn scene is shown, each time with another caption and other patches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stretch of the training: until which share of all steps, what is drawn, how many patches are kept."""
+
+    until: float
+    world: World
+    keep: float
+
+
+def words_of_the_world() -> tuple[str, ...]:
+    """All words that the concept loss tells apart: the objects', then the backgrounds'."""
+    return (*load_sprites().concepts, *TRAINING)
+
+
+def prompts(words: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Each word in a wording of its own: one of the 85 templates of the paper, or the bare word."""
+    picks = rng.integers(-8, len(TEMPLATES), len(words))
+    return [
+        word if pick < 0 else TEMPLATES[pick].format(word) for word, pick in zip(words, picks, strict=True)
+    ]
+
+
+def training_world(
+    size: int,
+    objects: tuple[int, int],
+    scale: tuple[float, float],
+    styles: tuple[str, ...] | None,
+    *,
+    redraw: float = 0.3,
+    colour: float = 0.6,
+) -> World:
+    """The world as training draws it: all sizes and numbers, looks spread far beyond the icons."""
+    look = Variation(rotation=30, stretch=0.25, colour=colour, redraw=redraw, blur=0.03)
+    return World(
+        size=(size, size),
+        objects=objects,
+        scale=scale,
+        styles=styles,
+        twins=0.12,
+        overlap=0.4,
+        plain=0.35,
+        variation=look,
+    )
+
+
+class SceneBatches(IterableDataset[dict[str, Tensor]]):
+    """Batch number n is drawn from `(seed, n)` alone, so a resumed run goes on with the very batches it lacked.
+
+    Yields dicts of `pixels` uint8 [B, 3, H, W], `captions` int64 [B / 2, L] of the first half of the pictures
+    (texts cost as much as pictures this small), `words` int64 [C, L'] (one prompt of each word) and `shown` float32 [B, C]: 1 where the picture shows the word, 0 where not, -1 where hardly.
+    """
+
+    def __init__(
+        self,
+        tokenizer: CLIPTokenizer,
+        stages: Sequence[Stage],
+        *,
+        seed: int,
+        batch: int,
+        first: int,
+        steps: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.stages = tuple(stages)
+        self.seed, self.batch, self.first, self.steps = seed, batch, first, steps
+        self.words = words_of_the_world()
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        kept: list[Scene] = []
+        for step in range(self.first + number, self.steps, workers):
+            stage = stage_at(self.stages, step / self.steps)
+            rng = np.random.default_rng((self.seed, step))
+            fresh = -(-self.batch // REUSE)
+            scenes = [draw_scene((self.seed, step, index), stage.world) for index in range(fresh)]
+            if kept and kept[0].picture.shape == scenes[0].picture.shape:
+                scenes += kept[: self.batch - fresh]
+            scenes += [draw_scene((self.seed, step, i), stage.world) for i in range(len(scenes), self.batch)]
+            kept = scenes[:fresh]
+            yield self._collate(scenes, rng)
+
+    def _collate(self, scenes: list[Scene], rng: np.random.Generator) -> dict[str, Tensor]:
+        captions = [self._caption(scene, rng) for scene in scenes[: self.batch // 2]]
+        pixels = (
+            torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).contiguous()
+        )
+        shown = torch.zeros(len(scenes), len(self.words))
+        for row, scene in enumerate(scenes):
+            for word in scene.words:
+                shown[row, self.words.index(word)] = 1.0 if scene.mask(word).mean() >= LEAST_VISIBLE else -1.0
+            if scene.background:
+                shown[row, self.words.index(scene.background)] = 1.0
+        return {
+            "pixels": pixels,
+            "captions": self._encode(captions),
+            "words": self._encode(prompts(self.words, rng)),
+            "shown": shown,
+        }
+
+    def _caption(self, scene: Scene, rng: np.random.Generator) -> str:
+        if rng.random() < EMPTY:
+            return prompts([""], rng)[0]
+        if rng.random() < 0.3:
+            return prompts([scene.words[int(rng.integers(len(scene.words)))]], rng)[0]
+        return describe(scene, rng)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        return self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
+
+
+def stage_at(stages: Sequence[Stage], share: float) -> Stage:
+    """The stage that holds after this share of the steps."""
+    return next(stage for stage in stages if share < stage.until or stage is stages[-1])

@@ -1,0 +1,144 @@
+"""Measure a trained CLIP on fresh scenes, before and after surgery.
+
+    python training/evaluate.py src/clip_surgery_hub/assets/clip_vit_tiny.scenes
+    python training/evaluate.py runs/without-noto --styles noto --backgrounds held-out
+
+Three objects of 30 to 50% of the side per picture, native size, all concepts as the class set, the paper's prompt
+ensemble. Every object with at least 30 visible pixels counts:
+
+- mSC: mean of the min-max map inside the object's mask minus outside of it, in percent, averaged over the
+  words of a picture, then over pictures.
+- mIoU: intersection over union of the map with the mask at the map's best threshold, in percent.
+- peak: share of maps whose highest pixel lies on the object, in percent.
+- mAP: mean over the words of the average precision of the image-level scores, in percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multilabel_average_precision
+from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+from clip_surgery_hub.functional import feature_surgery, similarity_map, unit_length
+from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, draw_scene, load_sprites
+from clip_surgery_hub.text import embed_texts
+from clip_surgery_hub.towers import find_tower
+from clip_surgery_hub.transform import surgery
+
+LEAST_PIXELS = 30
+THRESHOLDS = torch.arange(0.0, 1.0, 0.02)
+FIRST_SEED = 900_000_000
+"""Scenes are drawn from `(FIRST_SEED, index)`; training draws from triples, so it never saw one of them."""
+
+
+def draw(count: int, world: World) -> list[Scene]:
+    return [draw_scene((FIRST_SEED, index), world) for index in range(count)]
+
+
+def pixels_of(scenes: list[Scene], processor: CLIPImageProcessor) -> Tensor:
+    """Normalised pixels [B, 3, H, W]; the scenes have native size already."""
+    pixels = torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std)
+    )
+    return (pixels - mean) / std
+
+
+def measure_maps(maps: Tensor, scene: Scene, words: tuple[str, ...]) -> list[tuple[float, float, float]]:
+    """(contrast, best intersection over union, peak on the object) of each word that counts, in [.., 1].
+
+    `maps` is [T, H, W] in [0, 1] over `words`.
+    """
+    figures = []
+    for word in scene.words:
+        mask = torch.from_numpy(scene.mask(word))
+        if int(mask.sum()) < LEAST_PIXELS:
+            continue
+        heat = maps[words.index(word)]
+        contrast = float(heat[mask].mean() - heat[~mask].mean())
+        above = heat[None] >= THRESHOLDS[:, None, None]
+        union = (above | mask).flatten(1).sum(1)
+        overlap = float(((above & mask).flatten(1).sum(1) / union).max())
+        peak = float(mask.flatten()[heat.argmax()])
+        figures.append((contrast, overlap, peak))
+    return figures
+
+
+@torch.inference_mode()
+def evaluate(
+    model: CLIPModel,
+    processor: CLIPImageProcessor,
+    texts: Tensor,
+    scenes: list[Scene],
+    *,
+    method: str,
+    depth: int | None,
+    operated: bool,
+) -> dict[str, float]:
+    """The four figures in percent; `operated`: with feature surgery, else plain cosine similarity."""
+    words = load_sprites().concepts
+    contrasts, overlaps, peaks, scores = [], [], [], []
+    with surgery(model, method, depth):
+        tower = find_tower(model)
+        for first in range(0, len(scenes), 50):
+            batch = scenes[first : first + 50]
+            pixels = pixels_of(batch, processor)
+            tokens = tower.encode(pixels)
+            similarity = feature_surgery(tokens, texts) if operated else tokens @ texts.T
+            maps = similarity_map(similarity[:, 1:], tower.grid(*pixels.shape[2:]), tuple(pixels.shape[2:]))
+            scores.append(similarity[:, 0])
+            for scene, heat in zip(batch, maps, strict=True):
+                figures = np.array(measure_maps(heat, scene, words)).reshape(-1, 3)
+                if len(figures):
+                    contrasts.append(figures[:, 0].mean())
+                    overlaps += figures[:, 1].tolist()
+                    peaks += figures[:, 2].tolist()
+    shown = torch.tensor([[word in scene.words for word in words] for scene in scenes])
+    precision = multilabel_average_precision(
+        torch.cat(scores).sigmoid(), shown.int(), num_labels=len(words), average=None
+    )[shown.any(0)]
+    return {
+        name: round(100 * float(np.mean(values)), 2)
+        for name, values in (
+            ("mSC", contrasts),
+            ("mIoU", overlaps),
+            ("peak", peaks),
+            ("mAP", precision.numpy()),
+        )
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="a folder in the format of transformers")
+    parser.add_argument("--scenes", type=int, default=500)
+    parser.add_argument("--styles", nargs="*", default=None)
+    parser.add_argument("--backgrounds", choices=["training", "held-out"], default="training")
+    parser.add_argument("--depths", nargs="*", type=int, default=[6])
+    options = parser.parse_args()
+
+    model = CLIPModel.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(options.checkpoint)
+    processor = CLIPImageProcessor.from_pretrained(options.checkpoint)
+    texts = unit_length(embed_texts(model, tokenizer, load_sprites().concepts))
+    native = model.config.vision_config.image_size
+    grounds = tuple(HELD_OUT if options.backgrounds == "held-out" else TRAINING)
+    styles = tuple(options.styles) if options.styles else None
+    scenes = draw(options.scenes, World(size=(native, native), styles=styles, backgrounds=grounds))
+    rows = {"raw CLIP": ("none", None, False), "feature surgery alone": ("none", None, True)}
+    rows |= {f"surgery, depth {depth}": ("clip_surgery", depth, True) for depth in options.depths}
+    for name, (method, depth, operated) in rows.items():
+        figures = evaluate(model, processor, texts, scenes, method=method, depth=depth, operated=operated)
+        print(json.dumps({"reading": name, **figures}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Train the bundled CLIP on the drawn world: one command, any accelerator, goes on where it was stopped.
+
+    python training/train.py --out runs/scenes --steps 3500
+    python training/train.py --out runs/without-noto --steps 3000 --leave-out noto
+    python training/export.py runs/scenes src/clip_surgery_hub/assets/clip_vit_tiny.scenes
+
+The same command continues a stopped run from its last checkpoint. Everything is drawn from `--seed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from clip import CONTEXT, TrainClip, build_clip
+from data import SceneBatches, Stage, prompts, training_world, words_of_the_world
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from tokenizer import learn_tokenizer
+from torch.utils.data import DataLoader
+from transformers import CLIPTokenizer
+
+from clip_surgery_hub.scenes import World, describe, draw_scene, load_sprites
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--size", type=int, default=80, help="native side in pixels")
+    parser.add_argument("--patch", type=int, default=8)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--keep", type=float, default=0.5, help="share of patches kept in the middle stages")
+    parser.add_argument(
+        "--until", type=float, nargs=3, default=[0.25, 0.68, 0.96], help="shares of the steps that end stages"
+    )
+    parser.add_argument(
+        "--decay", type=float, default=0.3, help="share of steps over which the rate falls to zero"
+    )
+    parser.add_argument("--redraw", type=float, default=0.25)
+    parser.add_argument("--colour", type=float, default=0.5)
+    parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the vision tower (needs a C++ compiler on CPUs)"
+    )
+    return parser.parse_args()
+
+
+def stages_of(options: argparse.Namespace) -> list[Stage]:
+    """From one large object on a small picture to the whole world at native size.
+
+    Objects keep about the same size in pixels while the pictures grow, so what was learnt stays of use. In the
+    middle stages a random share of the patches is dropped, which makes a step cheaper and the features local.
+    """
+    styles = tuple(style for style in load_sprites().styles if style != options.leave_out)
+    if options.leave_out and len(styles) == len(load_sprites().styles):
+        raise SystemExit(f"--leave-out {options.leave_out}: the styles are {', '.join(styles)}")
+
+    def stage(
+        until: float,
+        size: int,
+        objects: tuple[int, int],
+        scale: tuple[float, float],
+        keep: float = 1.0,
+        look: float = 1.0,
+    ) -> Stage:
+        redraw, colour = options.redraw * look, options.colour * look
+        world = training_world(size, objects, scale, styles, redraw=redraw, colour=colour)
+        return Stage(until=until, world=world, keep=keep)
+
+    native, patch = options.size, options.patch
+    small, middle = (round(native * share / patch) * patch for share in (0.4, 0.7))
+    first, second, third = options.until
+    return [
+        stage(first / 2, small, (1, 1), (0.6, 1.0), look=0.5),
+        stage(first, small, (1, 1), (0.5, 1.0)),
+        stage(second, middle, (1, 3), (0.3, 0.75), options.keep),
+        stage(third, native, (1, 5), (0.1, 0.6), options.keep),
+        stage(1.0, native, (1, 5), (0.1, 0.6)),
+    ]
+
+
+def tokenizer_of(folder: Path) -> CLIPTokenizer:
+    """The run's tokenizer, learnt from captions the first time."""
+    if not (folder / "tokenizer.json").exists():
+        rng = np.random.default_rng(0)
+        words = list(words_of_the_world())
+        texts = [text for _ in range(40) for text in prompts(words, rng)] + words * 20
+        world = World(size=(8, 8), objects=(1, 5), twins=0.2)
+        texts += [describe(draw_scene((0, index), world), rng) for index in range(3000)]
+        learn_tokenizer(texts, vocabulary=1200, context=CONTEXT).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def main() -> None:
+    options = parse()
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    lightning.seed_everything(options.seed)
+    tokenizer = tokenizer_of(options.out)
+    stages = stages_of(options)
+    model = build_clip(
+        tokenizer, size=options.size, patch=options.patch, width=options.width, depth=options.depth
+    )
+    task = TrainClip(model, stages, steps=options.steps, decay=options.decay, compiled=options.compile)
+    model.config.save_pretrained(options.out)
+    (options.out / "options.json").write_text(json.dumps(vars(options), default=str, indent=1))
+
+    last = options.out / "last.ckpt"
+    first = int(torch.load(last, weights_only=False)["global_step"]) // 2 if last.exists() else 0
+    batches = SceneBatches(
+        tokenizer, stages, seed=options.seed, batch=options.batch, first=first, steps=options.steps
+    )
+    loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
+    trainer = lightning.Trainer(
+        max_steps=2 * options.steps,
+        max_epochs=1,
+        precision="bf16-mixed",
+        logger=CSVLogger(options.out, name="", version="log", flush_logs_every_n_steps=20),
+        log_every_n_steps=20,
+        callbacks=[
+            ModelCheckpoint(
+                dirpath=options.out, filename="last", every_n_train_steps=200, enable_version_counter=False
+            )
+        ],
+        enable_progress_bar=False,
+    )
+    trainer.fit(task, loader, ckpt_path=last if last.exists() else None, weights_only=False)
+    trainer.save_checkpoint(last)
+
+
+if __name__ == "__main__":
+    main()
