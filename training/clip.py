@@ -61,10 +61,9 @@ def multi_positive(logits: Tensor, shown: Tensor) -> Tensor:
 class TrainClip(lightning.LightningModule):
     """Contrastive training at image level only: nothing tells the model where an object is.
 
-    Two losses on the unit image embedding: against the captions of the batch (CLIP's own), and against one prompt
-    of every word of the world, several of which may be shown. A part of the patches is dropped at random, which
-    makes a step cheaper and the features local. Hidden matrices learn by Muon, everything else by AdamW; the
-    learning rate warms up, holds, and falls to zero over the last part.
+    Two losses on the unit image embedding: CLIP's own against the captions of the batch, and one against a
+    prompt of every word of the world, several of which may be shown. Hidden matrices learn by Muon, everything
+    else by AdamW; the learning rate warms up, holds, and falls to zero over the last part.
     """
 
     def __init__(
@@ -90,6 +89,7 @@ class TrainClip(lightning.LightningModule):
         self.automatic_optimization = False
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Muon for the matrices of the blocks, AdamW for embeddings, norms, biases and projections."""
         hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and ".layers." in name]
         chosen = {id(p) for p in hidden}
         rest = [p for p in self.model.parameters() if id(p) not in chosen]
@@ -118,6 +118,7 @@ class TrainClip(lightning.LightningModule):
         return F.normalize(self.model.get_text_features(input_ids).pooler_output.float(), dim=-1)
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """One update from a batch of `SceneBatches`."""
         share = self.global_step / 2 / self.steps  # two optimizers, so Lightning counts each step twice
         image = self.forward_image(batch["pixels"], stage_at(self.stages, share).keep)
         captions, words = self.encode_text(batch["captions"]), self.encode_text(batch["words"])

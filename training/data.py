@@ -69,10 +69,11 @@ def training_world(
 
 
 class SceneBatches(IterableDataset[dict[str, Tensor]]):
-    """Batch number n is drawn from `(seed, n)` alone, so a resumed run goes on with the very batches it lacked.
+    """Batches drawn from `(seed, number of the batch)`, so a resumed run goes on where it was.
 
     Yields dicts of `pixels` uint8 [B, 3, H, W], `captions` int64 [B / 2, L] of the first half of the pictures
-    (texts cost as much as pictures this small), `words` int64 [C, L'] (one prompt of each word) and `shown` float32 [B, C]: 1 where the picture shows the word, 0 where not, -1 where hardly.
+    (texts cost as much as pictures this small), `words` int64 [C, L'] (one prompt of each word) and `shown`
+    float32 [B, C]: 1 where the picture shows the word, 0 where not, -1 where hardly.
     """
 
     def __init__(

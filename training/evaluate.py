@@ -3,8 +3,8 @@
     python training/evaluate.py src/clip_surgery_hub/assets/clip_vit_tiny.scenes
     python training/evaluate.py runs/without-noto --styles noto --backgrounds held-out
 
-Three objects of 30 to 50% of the side per picture, native size, all concepts as the class set, the paper's prompt
-ensemble. Every object with at least 30 visible pixels counts:
+Three objects of 30 to 50% of the side per picture, native size, all concepts as the class set, the paper's
+prompt ensemble. Every object with at least 30 visible pixels counts:
 
 - mSC: mean of the min-max map inside the object's mask minus outside of it, in percent, averaged over the
   words of a picture, then over pictures.

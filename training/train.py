@@ -60,8 +60,8 @@ def parse() -> argparse.Namespace:
 def stages_of(options: argparse.Namespace) -> list[Stage]:
     """From one large object on a small picture to the whole world at native size.
 
-    Objects keep about the same size in pixels while the pictures grow, so what was learnt stays of use. In the
-    middle stages a random share of the patches is dropped, which makes a step cheaper and the features local.
+    Objects keep about the same size in pixels while the pictures grow, so what was learnt stays of use. In
+    the middle stages a random share of the patches is dropped, which makes a step cheaper.
     """
     styles = tuple(style for style in load_sprites().styles if style != options.leave_out)
     if options.leave_out and len(styles) == len(load_sprites().styles):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Colours = NDArray[np.float32]
-Background = Callable[[np.random.Generator, int, int], Colours]
+Background = Callable[[np.random.Generator, int, int], NDArray[np.floating]]
 
 
 def _noise(
@@ -37,10 +37,11 @@ def _noise(
     return total / np.float32(weight_sum)
 
 
-def _mix(first: NDArray[np.floating], second: NDArray[np.floating], share: Colours) -> Colours:
+def _mix(first: NDArray[np.floating], second: NDArray[np.floating], share: NDArray[np.floating]) -> Colours:
     """Colours between two colours [3] (or pictures [H, W, 3]) by a share [H, W] in [0, 1]."""
-    share = np.clip(share, 0, 1)[..., None]
-    return (first * (1 - share) + second * share).astype(np.float32)
+    part = np.clip(share, 0, 1)[..., None]
+    mixed: NDArray[np.floating] = first * (1 - part) + second * part
+    return mixed.astype(np.float32)
 
 
 def _colour(
@@ -190,7 +191,7 @@ def _forest(rng: np.random.Generator, height: int, width: int) -> Colours:
     return forest
 
 
-def _stones(rng: np.random.Generator, height: int, width: int) -> Colours:
+def _stones(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floating]:
     down, right = _ramps(height, width)
     centres = rng.random((int(rng.integers(20, 60)), 2)).astype(np.float32)
     distance = (down[..., None] - centres[:, 0]) ** 2 + (right[..., None] - centres[:, 1]) ** 2
@@ -198,9 +199,9 @@ def _stones(rng: np.random.Generator, height: int, width: int) -> Colours:
     two = np.partition(distance, 1, -1)
     tone = rng.uniform(0.3, 0.85, (len(centres), 1)) * _colour(rng, (0.8, 0.8, 0.8), (1, 1, 1))
     edge = np.clip((np.sqrt(two[..., 1]) - np.sqrt(two[..., 0])) * 30, 0.3, 1)[..., None]
-    return (tone[nearest] * edge * (0.7 + 0.6 * _noise(rng, height, width, (16, 16), 2)[..., None])).astype(
-        np.float32
-    )
+    rough = 0.7 + 0.6 * _noise(rng, height, width, (16, 16), 2)[..., None]
+    stones: NDArray[np.floating] = tone[nearest] * edge * rough
+    return stones
 
 
 def _cloth(rng: np.random.Generator, height: int, width: int) -> Colours:
@@ -212,7 +213,7 @@ def _cloth(rng: np.random.Generator, height: int, width: int) -> Colours:
     return _mix(base * rng.uniform(0.3, 0.7), base, folds)
 
 
-def _wall(rng: np.random.Generator, height: int, width: int) -> Colours:
+def _wall(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floating]:
     down, right = _ramps(height, width)
     first, second = _colour(rng, (0,) * 3, (1,) * 3), _colour(rng, (0,) * 3, (1,) * 3)
     share = rng.uniform(-1, 1) * down + rng.uniform(-1, 1) * right
@@ -250,10 +251,10 @@ def _paint(
                 colour_of(),
                 int(rng.integers(2, 7)),
             )
-    return np.asarray(canvas.reduce(2), np.float32) / 255
+    return np.asarray(canvas.reduce(2), np.float32) / np.float32(255)
 
 
-def _clutter(rng: np.random.Generator, height: int, width: int) -> Colours:
+def _clutter(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floating]:
     tint, spread = rng.uniform(40, 215, 3), rng.uniform(20, 110)
 
     def colour_of() -> tuple[int, ...]:
@@ -274,7 +275,7 @@ def _marble(rng: np.random.Generator, height: int, width: int) -> Colours:
     )
 
 
-def _leaves(rng: np.random.Generator, height: int, width: int) -> Colours:
+def _leaves(rng: np.random.Generator, height: int, width: int) -> NDArray[np.floating]:
     autumn = rng.uniform(0, 1)
 
     def colour_of() -> tuple[int, ...]:

@@ -167,7 +167,7 @@ def _find_place(
 def _overlap(
     corner: tuple[int, int], extent: tuple[int, ...], size: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a rectangle at `corner` lies in a picture of `size`: slices of the picture, and of the rectangle."""
+    """Where a rectangle at `corner` lies in a picture of `size`: slices of the picture and of itself."""
     there, here = [], []
     for start, length, limit in zip(corner, extent, size, strict=True):
         first, last = max(start, 0), min(start + length, limit)

@@ -6,6 +6,7 @@ shape of a dog and not the palette of one icon set.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +41,7 @@ class Variation:
 
 
 def place(sprite: Image.Image, side: float, variation: Variation, rng: np.random.Generator) -> Layer:
-    """Turn, stretch, mirror and scale a premultiplied RGBa sprite so that its longer side is `side` pixels."""
+    """Turn, stretch, mirror and scale a premultiplied RGBa sprite to a longer side of `side` pixels."""
     angle = np.deg2rad(rng.uniform(-variation.rotation, variation.rotation))
     stretch = np.exp(rng.uniform(-variation.stretch, variation.stretch) / 2)
     flip = -1.0 if rng.random() < variation.mirror else 1.0
@@ -77,55 +78,77 @@ def recolour(layer: Layer, variation: Variation, rng: np.random.Generator) -> La
     contrast = 1 + rng.uniform(-0.7, 0.7) * strength
     offset = 0.5 * (1 - contrast) + rng.uniform(-0.4, 0.4) * strength
     tones = contrast * matrix * (1 + rng.uniform(-0.3, 0.3, (3, 1)) * strength)
-    alpha = layer[..., 3:]
-    colours = np.clip(layer[..., :3] @ tones.T.astype(np.float32) + np.float32(offset) * alpha, 0, alpha)
-    return np.concatenate([colours, alpha], -1, dtype=np.float32)
+    return _with_colours(
+        layer, layer[..., :3] @ tones.T.astype(np.float32) + np.float32(offset) * layer[..., 3:]
+    )
 
 
 def redraw(layer: Layer, variation: Variation, rng: np.random.Generator) -> Layer:
-    """Draw the object in another manner, each with probability `variation.redraw`."""
-    chance = variation.redraw
-    if chance == 0:
-        return layer
-    picks = rng.random(6) < chance * np.array([1, 0.6, 0.6, 1, 0.5, 0.4])
-    colours, alpha = layer[..., :3], layer[..., 3:]
-    if picks[0]:  # flat tones: few levels of each colour, as poster and line artists fill
-        levels = float(rng.integers(2, 6))
-        straight = colours / np.maximum(alpha, 1e-3)
-        colours = np.clip(np.round(straight * levels) / levels, 0, 1) * alpha
-    if picks[1]:  # grey
-        colours = np.repeat((colours @ _GREY)[..., None], 3, -1)
-    if picks[4]:  # one tint over all
-        tint = rng.random(3, np.float32)
-        colours = (0.5 * colours + 0.5 * (colours @ _GREY)[..., None] * tint * 1.5).clip(0, alpha)
-    if picks[2]:  # strokes where the brightness jumps, over paler fills
-        grey = colours @ _GREY
-        jump = np.abs(np.diff(grey, axis=0, prepend=grey[:1])) + np.abs(
-            np.diff(grey, axis=1, prepend=grey[:, :1])
-        )
-        pale = rng.uniform(0, 0.9)
-        colours = (colours * (1 - pale) + pale * alpha) * (1 - np.clip(jump * rng.uniform(2, 6), 0, 1))[
-            ..., None
-        ]
-    if picks[3]:  # light from one side
-        side = np.linspace(rng.uniform(0.5, 1), rng.uniform(0.9, 1.3), layer.shape[0], dtype=np.float32)
-        colours = np.clip(
-            colours * (side[:, None, None] if rng.random() < 0.5 else side[None, :, None]), 0, alpha
-        )
-    layer = np.concatenate([colours, alpha], -1, dtype=np.float32)
-    if picks[5] or rng.random() < chance * 0.5:  # an outline around the whole object
-        layer = outline(
-            layer,
-            1 if layer.shape[0] < 40 else 2,
-            rng.uniform(0, 0.35, 3) if rng.random() < 0.7 else rng.random(3),
-        )
+    """Draw the object in other manners, each with probability `variation.redraw` times the manner's share."""
+    for share, manner in _MANNERS:
+        if rng.random() < variation.redraw * share:
+            layer = manner(layer, rng)
     return layer
 
 
-def outline(layer: Layer, width: int, colour: NDArray[np.floating]) -> Layer:
-    """Lay the object on a copy of its silhouette, `width` pixels wider, of one colour."""
+def flat_tones(layer: Layer, rng: np.random.Generator) -> Layer:
+    """Few levels of each colour, as poster and line artists fill."""
+    levels = float(rng.integers(2, 6))
+    straight = layer[..., :3] / np.maximum(layer[..., 3:], 1e-3)
+    return _with_colours(layer, np.round(straight * levels) / levels * layer[..., 3:])
+
+
+def grey(layer: Layer, rng: np.random.Generator) -> Layer:
+    """No colour at all."""
+    return _with_colours(layer, (layer[..., :3] @ _GREY)[..., None] * np.ones(3))
+
+
+def tint(layer: Layer, rng: np.random.Generator) -> Layer:
+    """One colour over everything."""
+    brightness = (layer[..., :3] @ _GREY)[..., None]
+    return _with_colours(layer, 0.5 * layer[..., :3] + 0.75 * brightness * rng.random(3))
+
+
+def strokes(layer: Layer, rng: np.random.Generator) -> Layer:
+    """Dark strokes where the brightness jumps, over paler fills."""
+    brightness = layer[..., :3] @ _GREY
+    down = np.abs(np.diff(brightness, axis=0, prepend=brightness[:1]))
+    across = np.abs(np.diff(brightness, axis=1, prepend=brightness[:, :1]))
+    pale = rng.uniform(0, 0.9)
+    ink = np.clip((down + across) * rng.uniform(2, 6), 0, 1)[..., None]
+    return _with_colours(layer, (layer[..., :3] * (1 - pale) + pale * layer[..., 3:]) * (1 - ink))
+
+
+def side_light(layer: Layer, rng: np.random.Generator) -> Layer:
+    """Light from above or from the left."""
+    ramp = np.linspace(rng.uniform(0.5, 1), rng.uniform(0.9, 1.3), layer.shape[0])
+    return _with_colours(
+        layer, layer[..., :3] * (ramp[:, None, None] if rng.random() < 0.5 else ramp[:, None])
+    )
+
+
+def outline(layer: Layer, rng: np.random.Generator) -> Layer:
+    """A line around the whole object, mostly dark: the object on a wider copy of its silhouette."""
+    width = 1 if layer.shape[0] < 40 else 2
+    colour = rng.uniform(0, 0.35, 3) if rng.random() < 0.7 else rng.random(3)
     alpha = Image.fromarray((np.pad(layer[..., 3], width) * 255).astype(np.uint8))
     wider = np.asarray(alpha.filter(ImageFilter.MaxFilter(2 * width + 1)), np.float32)[..., None] / 255
     inner = np.pad(layer, ((width, width), (width, width), (0, 0)))
-    behind = np.concatenate([wider * colour.astype(np.float32), wider], -1)
+    behind = np.concatenate([wider * colour, wider], -1)
     return (inner + behind * (1 - inner[..., 3:])).astype(np.float32)
+
+
+_MANNERS: tuple[tuple[float, Callable[[Layer, np.random.Generator], Layer]], ...] = (
+    (1.0, flat_tones),
+    (0.6, grey),
+    (0.5, tint),
+    (0.6, strokes),
+    (1.0, side_light),
+    (0.8, outline),
+)
+
+
+def _with_colours(layer: Layer, colours: NDArray[np.floating]) -> Layer:
+    """The layer with other (premultiplied) colours, cut to what its alpha allows."""
+    alpha = layer[..., 3:]
+    return np.concatenate([np.clip(colours, 0, alpha), alpha], -1, dtype=np.float32)

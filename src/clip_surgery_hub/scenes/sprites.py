@@ -21,7 +21,7 @@ class Sprites:
         concepts: the plain word of each concept.
         styles: the names of the drawing styles (the icon sets they come from).
         cell: side of a full-size sprite in pixels.
-        pyramid: `pyramid[style, concept]` is the sprite, premultiplied RGBa, at `cell`, `cell / 2`, ... pixels.
+        pyramid: `pyramid[style, concept]` is the sprite, premultiplied RGBa, at `cell`, `cell / 2`, ...
     """
 
     concepts: tuple[str, ...]
