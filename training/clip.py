@@ -62,8 +62,8 @@ class TrainClip(lightning.LightningModule):
     """Contrastive training at image level only: nothing tells the model where an object is.
 
     Two losses on the unit image embedding: CLIP's own against the captions of the batch, and one against a
-    prompt of every word of the world, several of which may be shown. Hidden matrices learn by Muon, everything
-    else by AdamW; the learning rate warms up, holds, and falls to zero over the last part.
+    prompt of every word of the world, several of which may be shown. Hidden matrices learn by Muon, the rest
+    by AdamW; the learning rate warms up, holds, and falls to zero over the last part.
     """
 
     def __init__(
