@@ -30,6 +30,7 @@ class Comparison:
 
     @property
     def met(self) -> bool:
+        """Whether the ratio is as low as it should be."""
         return self.ratio <= self.goal
 
 

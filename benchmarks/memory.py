@@ -1,4 +1,4 @@
-"""Peak memory of a whole `explain` against a plain forward of the same model, each in a process of its own."""
+"""Peak memory of `explain` against a plain forward of the same model, each in a process of its own."""
 
 import json
 import os
@@ -15,7 +15,7 @@ STATUS = Path("/proc/self/status")
 
 
 def megabytes(field: str) -> float:
-    """A field of this process's status in MB (Linux): ``VmRSS`` now, ``VmHWM`` the most since the last reset."""
+    """A field of this process's status in MB (Linux): ``VmRSS`` now, ``VmHWM`` the most since a reset."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
@@ -49,7 +49,8 @@ def rows() -> Iterator[Comparison]:
     """The rows of the table about memory."""
     explain, plain = in_a_process("explain"), in_a_process("plain")
     what, against = "peak memory of explain, 512 px, 59 texts, cold", "plain forward of the same picture"
-    yield Comparison(what, against, explain["peak"], plain["peak"], explain["peak"] / plain["peak"], 1.3, "MB")
+    ratio = explain["peak"] / plain["peak"]
+    yield Comparison(what, against, explain["peak"], plain["peak"], ratio, 1.3, "MB")
     ours, baseline = (result["peak"] - result["before"] for result in (explain, plain))
     yield Comparison(
         "the same without what the loaded model takes", against, ours, baseline, ours / baseline, 1.3, "MB"

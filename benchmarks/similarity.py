@@ -10,7 +10,7 @@ from clip_surgery_hub.functional import feature_surgery, unit_length
 
 
 def elementwise(image_tokens: Tensor, text_embeds: Tensor) -> Tensor:
-    """The class-set form as the paper writes it down: ``[B, 1+N, C], [T, C] -> [B, 1+N, T]`` over ``[B, 1+N, T, C]``."""
+    """The class set as in the paper: ``[B, 1+N, C], [T, C] -> [B, 1+N, T]`` over ``[B, 1+N, T, C]``."""
     probability = torch.softmax(2 * image_tokens[:, 0] @ text_embeds.T, dim=-1)  # [B, T]
     weight = probability / probability.mean(dim=-1, keepdim=True)
     product = image_tokens[:, :, None, :] * text_embeds[None, None, :, :] * weight[:, None, :, None]

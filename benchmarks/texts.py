@@ -1,4 +1,4 @@
-"""Prompt ensembles in trimmed, sorted batches, and from the cache on disk, against one padded text at a time."""
+"""Prompt ensembles in trimmed, sorted batches, and from disk, against one padded text at a time."""
 
 import os
 import re
@@ -57,8 +57,8 @@ def rows() -> Iterator[Comparison]:
     slow = torch.stack([one_padded_text(model, tokenizer, text) for text in TEXTS[:2]])
     torch.testing.assert_close(embed_texts(model, tokenizer, TEXTS[:2]), slow, atol=1e-5, rtol=0)
 
-    # All 59 in one go against one at a time: the padded way takes minutes, and each of its texts the same time, so
-    # that it is measured on one text per pair and multiplied.
+    # All 59 in one go against one at a time: the padded way takes minutes, and each of its texts the same
+    # time, so that it is measured on one text per pair and multiplied.
     cold = compare(
         f"{len(TEXTS)} texts x {len(TEMPLATES)} prompts, cold",
         lambda: embed_texts(model, tokenizer, TEXTS),
@@ -82,6 +82,5 @@ def rows() -> Iterator[Comparison]:
             times.append(1000 * seconds(lambda: embed_texts(model, tokenizer, TEXTS, cache=fresh)))
         warm = sorted(times)[4]
     yield Comparison("the same, warm from disk", "50 ms", warm, 50, warm / 50, 1)
-    yield Comparison(
-        "the same, first call on a model (its weights are hashed once)", "cold", first, cold.ours, first / cold.ours, 1
-    )
+    what = "the same, first call on a model, whose weights are hashed once"
+    yield Comparison(what, "cold", first, cold.ours, first / cold.ours, 1)

@@ -2,8 +2,8 @@
 
     python examples/demo.py [FOLDER]
 
-Writes a panel for each picture (the picture, then a heatmap for each text) and all panels in one, `demo.png`. Nothing
-is downloaded.
+Writes a panel for each picture (the picture, then a heatmap for each text) and all panels in one,
+`demo.png`. Nothing is downloaded.
 """
 
 import json

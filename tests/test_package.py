@@ -16,11 +16,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
-    {"arguments", "embedding_cache", "functional", "hub", "labels", "methods", "scenes", "settings", "storage"},
-    {"explanation", "outputs", "pictures", "plot", "text", "towers"},
-    {"transform", "windows"},
-    {"model"},
-    {"cli"},
+    "functional methods hub settings storage embedding_cache labels arguments scenes",
+    "towers text pictures explanation plot outputs",
+    "transform windows",
+    "model",
+    "cli",
 )
 
 
@@ -105,9 +105,9 @@ def test_imports_run_downward(path: Path) -> None:
     if room == "__init__":
         assert imports_at_load(ast.parse(path.read_text())) == set()
         return
-    floor = next((number for number, rooms in enumerate(FLOORS) if room in rooms), None)
+    floor = next((number for number, rooms in enumerate(FLOORS) if room in rooms.split()), None)
     assert floor is not None, f"{room} is on no floor: give it one, here and in docs/architecture.md"
-    below = set().union(*FLOORS[:floor], {room})
+    below = {room, "__version__"}.union(*(rooms.split() for rooms in FLOORS[:floor]))
     assert imports_at_load(ast.parse(path.read_text())) <= below
 
 

@@ -62,5 +62,7 @@ class Settings:
         Raises:
             TypeError: for names that are missing or unknown.
         """
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
         return cls(**plain)
