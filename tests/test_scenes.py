@@ -61,9 +61,9 @@ def test_scenes_do_not_depend_on_numpys_global_seed() -> None:
 
 def test_objects_lie_exactly_where_their_masks_say() -> None:
     """The same seed on two other grounds: what stays is the objects, and it stays where the masks are."""
-    size = (120, 160)
+    concepts = ("apple", "book", "pizza", "egg")  # solid ones
     snow, night = (
-        draw_scene(11, World(size=size, backgrounds=(ground,), variation=PLAIN))
+        draw_scene(11, World(size=(120, 160), concepts=concepts, backgrounds=(ground,), variation=PLAIN))
         for ground in ("snow", "night sky")
     )
     assert snow.objects == night.objects
