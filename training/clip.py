@@ -16,6 +16,7 @@ from clip_surgery_hub.scenes import load_sprites
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CONTEXT = 48
+PROJECTION = 128
 
 
 def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, depth: int) -> CLIPModel:
@@ -27,6 +28,7 @@ def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, d
         "num_attention_heads": width // 64,
         "image_size": size,
         "patch_size": patch,
+        "projection_dim": PROJECTION,
     }
     text = {
         "hidden_size": 128,
@@ -38,8 +40,9 @@ def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, d
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
+        "projection_dim": PROJECTION,
     }
-    model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=128))
+    model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=PROJECTION))
     model.set_attn_implementation("eager")  # for sequences this short the fastest backward pass
     return model
 

@@ -29,8 +29,11 @@ def main() -> None:
     model = CLIPModel(CLIPConfig.from_pretrained(options.run))
     model.load_state_dict(weights)
     model.half().save_pretrained(options.folder)
+    (options.folder / "model.safetensors").chmod(0o644)
     tokenizer = CLIPTokenizer.from_pretrained(options.run)
     tokenizer.model_max_length = CONTEXT
+    for origin in ("is_local", "local_files_only"):  # where it was read from is nobody's concern
+        tokenizer.init_kwargs.pop(origin, None)
     tokenizer.save_pretrained(options.folder)
     size = model.config.vision_config.image_size
     CLIPImageProcessor(
