@@ -187,6 +187,7 @@ def _tokenizer_digest(tokenizer: Any) -> str:
     if backend is None:
         rules = json.dumps(tokenizer.get_vocab(), sort_keys=True)
     else:  # what comes before the added tokens is the truncation and padding of the last call
-        rules = backend.to_str().partition('"added_tokens"')[2]
+        rules = backend.to_str()
+        rules = rules[max(rules.find('"added_tokens"'), 0) :]
     parts = [type(tokenizer).__name__, str(tokenizer.special_tokens_map), rules]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,393 @@
+"""CLIPSurgery: a checkpoint, its surgery and its text tower; pictures and texts in, an `Explanation` out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from clip_surgery_hub.checkpoint import load_checkpoint
+from clip_surgery_hub.embedding_cache import EmbeddingCache
+from clip_surgery_hub.encoding import EncodedImages, encode_pictures
+from clip_surgery_hub.explanation import Explanation
+from clip_surgery_hub.functional import feature_surgery, unit_length
+from clip_surgery_hub.hub import resolve
+from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
+from clip_surgery_hub.settings import Settings
+from clip_surgery_hub.text import embed_texts
+from clip_surgery_hub.towers import find_tower
+from clip_surgery_hub.transform import apply_surgery
+from clip_surgery_hub.windows import window_cells
+
+__all__ = ["CLIPSurgery", "EncodedImages", "Redundant"]
+
+Redundant = Literal["auto", "class_set", "empty_text", "none"]
+Texts = str | Sequence[str] | Mapping[str, Tensor]
+
+_FULL_SIZE = 'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16")'
+# Words that say nothing about what is in a picture; a small model may have been trained without them.
+_SMALL_WORDS = frozenset("a an the of in on at with and".split())
+
+
+class CLIPSurgery:
+    """A CLIP whose vision tower is read by surgery, with the text tower that asks it.
+
+    Args:
+        model: a CLIP of `transformers`, or its vision model; it is operated on in place, set to eval mode and
+            moved to ``device``.
+        name: what results call it.
+        tokenizer: of `transformers`, or None: then texts must be given as embeddings.
+        normalisation: what the checkpoint's image processor does to pictures, or None: then only pixel values
+            can be encoded.
+        known_words: the words a small model was trained on, for a warning about others; None: no warning.
+        method: how the vision tower is read, see `clip_surgery_hub.methods.METHODS`; "none" is raw CLIP.
+        depth: how many of the last blocks are operated on; None: the method's own depth.
+        device: None: a GPU of NVIDIA's kind where there is one, else the CPU.
+        interpolation: how position embeddings are resized, "bilinear" (as published) or "bicubic". No weight
+            is written to.
+
+    Raises:
+        TypeError: the model has no vision tower that is supported.
+        ValueError: unknown method or interpolation, or a depth out of range.
+        RuntimeError: the model is under surgery already.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str = "",
+        tokenizer: Any = None,
+        normalisation: Normalisation | None = None,
+        known_words: frozenset[str] | None = None,
+        method: str = "clip_surgery",
+        depth: int | None = None,
+        device: str | torch.device | None = None,
+        interpolation: str = "bilinear",
+    ) -> None:
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
+        self.model = apply_surgery(model, method, depth).eval()
+        self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.tower = find_tower(self.model)
+        self.name = name or type(model).__name__
+        self.tokenizer = tokenizer
+        self.normalisation = normalisation
+        self.known_words = known_words
+        self.interpolation = cast(Literal["bilinear", "bicubic"], interpolation)
+        self.cache = EmbeddingCache()
+        self._warned_words: set[str] = set()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        *,
+        method: str = "clip_surgery",
+        depth: int | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        interpolation: str = "bilinear",
+        revision: str | None = None,
+    ) -> CLIPSurgery:
+        """Load a checkpoint; files in the cache need no network.
+
+        Args:
+            name_or_path: a registered name (`list_models`), a folder as ``save_pretrained`` writes it, or a hub
+                id ``owner/name``. Tokenizer and image processor files may be missing.
+            method: see the class.
+            depth: see the class.
+            device: see the class.
+            dtype: of the weights; results are float32 in any case.
+            interpolation: see the class.
+            revision: branch, tag or commit of a hub id.
+
+        Raises:
+            ValueError: unknown name, method, depth or interpolation, or damaged files.
+            OSError: the files cannot be reached.
+            TypeError: the model has no vision tower that is supported.
+        """
+        checkpoint = load_checkpoint(resolve(str(name_or_path)), dtype=dtype, revision=revision)
+        return cls(
+            checkpoint.model,
+            name=str(name_or_path),
+            tokenizer=checkpoint.tokenizer,
+            normalisation=checkpoint.normalisation,
+            known_words=checkpoint.known_words,
+            method=method,
+            depth=depth,
+            device=device,
+            interpolation=interpolation,
+        )
+
+    def explain(
+        self,
+        images: Any,
+        texts: Texts,
+        *,
+        redundant: Redundant | Tensor = "auto",
+        size: int | None = None,
+        max_side: int | None = None,
+        background: Texts = (),
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> Explanation:
+        """Where in each picture each text is.
+
+        Args:
+            images: whatever :meth:`encode` takes, or what it returned.
+            texts: one or more texts, embedded with the paper's 85 prompts; or embeddings by name, such as
+                ``dict(zip(names, clip.encode_text(names, templates=None)))``.
+            redundant: the feature that feature surgery takes away. "auto": the class set's own when texts and
+                background are two or more, that of the empty text for one. "class_set" or "empty_text": that
+                one. A tensor ``[1, C]``: this one. "none": nothing, plain similarity.
+            size: see :meth:`encode`.
+            max_side: see :meth:`encode`.
+            background: texts (or embeddings by name) that belong to the class set but are not asked for.
+            window: see :meth:`encode`.
+            stride: see :meth:`encode`.
+
+        Returns:
+            An :class:`Explanation`, all tensors float32 on the CPU.
+
+        Raises:
+            PictureError: an image cannot be read; the message is one line.
+            ValueError: for no text, or settings that contradict each other.
+        """
+        names, embeds = self._embeds_by_name(texts)
+        others, other_embeds = self._embeds_by_name(background) if len(background) else ((), embeds[:0])
+        class_set = torch.cat([embeds, other_embeds])
+        feature = self._redundant_feature(redundant, class_set)
+        encoded = self._encoded(images, size=size, max_side=max_side, window=window, stride=stride)
+        operated = [feature_surgery(tokens[None], class_set, feature)[0] for tokens in encoded.tokens]
+        plain = [tokens @ class_set.T for tokens in encoded.tokens]
+        asked = slice(len(names))
+        return Explanation(
+            pictures=encoded.pictures,
+            texts=names,
+            background=others,
+            operated=tuple(map(_on_grid, operated, encoded.grids)),
+            plain=tuple(map(_on_grid, plain, encoded.grids)),
+            scores=torch.stack([similarity[0, asked] for similarity in operated]),
+            plain_scores=torch.stack([similarity[0, asked] for similarity in plain]),
+            settings=replace(
+                encoded.settings,
+                redundant=redundant if isinstance(redundant, str) else "given",
+                templates="given" if isinstance(texts, Mapping) else "paper",
+            ),
+        )
+
+    def encode(
+        self,
+        images: Any,
+        *,
+        size: int | None = None,
+        max_side: int | None = None,
+        window: int | None = None,
+        stride: int | None = None,
+    ) -> EncodedImages:
+        """Encode pictures once, to :meth:`explain` them many times.
+
+        Args:
+            images: one picture or many of any sizes: paths, PIL pictures, arrays ``[H, W, 3]`` or tensors
+                ``[3, H, W]`` (uint8, uint16, or floats in [0, 1]); see `pictures.load_picture`.
+            size: the short side in pixels; None: the checkpoint's own. The aspect is kept, both sides are
+                rounded to whole patches, nothing is cropped.
+            max_side: the longest side in pixels; None: 4 x ``size``.
+            window: side of a window in pixels that slides over the picture, for pictures larger than the
+                checkpoint was trained on; None: the picture at once.
+            stride: step of the window in pixels; None: half of the window.
+
+        Raises:
+            PictureError: an image cannot be read.
+            ValueError: settings that contradict each other, or a checkpoint without image processor file.
+        """
+        if self.normalisation is None:
+            raise ValueError(
+                f"{self.name} has no image processor file (preprocessor_config.json), which says how pictures "
+                "are normalised; add it, or normalise them yourself and call encode_image."
+            )
+        if stride is not None and window is None:
+            raise ValueError(
+                f"stride={stride} needs a window; give window=, the side of the window in pixels."
+            )
+        patch, short = self.tower.patch_size, self.tower.native_size if size is None else size
+        cells = None if window is None else window_cells(window, stride, patch=patch)
+        pictures = load_pictures(images)
+        sizes = [
+            picture_size(one.height, one.width, size=short, max_side=max_side, patch=patch)
+            for one in pictures
+        ]
+        tokens = encode_pictures(
+            self.encode_image, pictures, sizes, normalisation=self.normalisation, patch=patch, window=cells
+        )
+        return EncodedImages(
+            pictures=tuple(map(np.asarray, pictures)),
+            tokens=tuple(tokens),
+            grids=tuple((height // patch, width // patch) for height, width in sizes),
+            settings=self._settings(size=size, max_side=max_side, window=window, stride=stride),
+        )
+
+    @torch.no_grad()
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Unit length tokens of pixels: CLS of CLIP itself, patches as the method reads them.
+
+        Args:
+            pixel_values: ``[B, 3, H, W]``, normalised as the checkpoint wants it; any size that holds a patch.
+
+        Returns:
+            ``[B, 1+N, C]``, CLS first, float32 on the CPU, detached. N = h * w in reading order, where
+            h = H // patch and w = W // patch.
+
+        Raises:
+            ValueError: for another shape, or a size that holds no patch.
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
+            raise ValueError(f"pixel_values must have shape [B, 3, H, W], got {list(pixel_values.shape)}.")
+        pixel_values = pixel_values.to(device=self.device, dtype=self.dtype)
+        tokens = self.tower.encode(pixel_values, interpolation=self.interpolation)
+        return unit_length(tokens.float()).cpu()
+
+    def encode_text(
+        self,
+        texts: str | Sequence[str],
+        templates: str | Sequence[str] | None = "paper",
+        *,
+        truncate: bool = False,
+    ) -> Tensor:
+        """Unit length embeddings of texts, looked up in the cache first.
+
+        Args:
+            texts: one text or T texts.
+            templates: "paper": the mean over the 85 prompts of the paper; None: the bare text; or a list of
+                your own, each with ``{}`` where the text goes.
+            truncate: cut prompts that are longer than the model's context instead of refusing them.
+
+        Returns:
+            ``[T, C]``, float32 on the CPU.
+
+        Raises:
+            ValueError: for no text, a text longer than the context, wrong templates, or a checkpoint without
+                text tower or tokenizer.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if self.tokenizer is None and hasattr(self.model, "get_text_features"):
+            raise ValueError(
+                f"{self.name} has no tokenizer files; add them, or give embeddings by name instead of texts."
+            )
+        embeds = embed_texts(
+            self.model, self.tokenizer, texts, templates=templates, truncate=truncate, cache=self.cache
+        )
+        self._warn_of_unknown_words(texts)
+        return embeds
+
+    @property
+    def method(self) -> str:
+        """Name of the method the vision tower is read by; "none" is raw CLIP."""
+        return "none" if self.tower.operation is None else self.tower.operation.method.name
+
+    @property
+    def depth(self) -> int:
+        """How many of the last blocks are operated on; 0 for the method "none"."""
+        return 0 if self.tower.operation is None else self.tower.operation.depth
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosine similarity in CLIP's softmax (not its logarithm).
+
+        Raises:
+            AttributeError: for a vision model alone, which has none.
+        """
+        return float(cast(Tensor, self.model.logit_scale).detach().exp())
+
+    def __repr__(self) -> str:
+        return f"CLIPSurgery({self.name}, {self.method} at depth {self.depth}, {self.dtype} on {self.device})"
+
+    def _encoded(self, images: Any, **options: int | None) -> EncodedImages:
+        if not isinstance(images, EncodedImages):
+            return self.encode(images, **options)
+        given = [f"{name}={value}" for name, value in options.items() if value is not None]
+        if given:
+            raise ValueError(f"the images are encoded already; give {', '.join(given)} to encode instead.")
+        wanted, found = self._settings(), images.settings
+        for name in ("model", "method", "depth", "interpolation"):
+            if getattr(wanted, name) != getattr(found, name):
+                raise ValueError(
+                    f"the images were encoded with {name} {getattr(found, name)!r}, but this CLIPSurgery has "
+                    f"{getattr(wanted, name)!r}; encode them again."
+                )
+        return images
+
+    def _settings(self, **options: int | None) -> Settings:
+        return Settings(
+            model=self.name,
+            method=self.method,
+            depth=self.depth or None,
+            interpolation=self.interpolation,
+            size=options.get("size"),
+            max_side=options.get("max_side"),
+            window=options.get("window"),
+            stride=options.get("stride"),
+        )
+
+    def _embeds_by_name(self, texts: Texts) -> tuple[tuple[str, ...], Tensor]:
+        """T texts and their embeddings ``[T, C]``, unit length."""
+        if isinstance(texts, Tensor):
+            raise TypeError("embeddings need their names: give dict(zip(names, embeddings)).")
+        if not isinstance(texts, Mapping):
+            names = (texts,) if isinstance(texts, str) else tuple(texts)
+            return names, self.encode_text(names)
+        shapes = {tuple(embedding.shape) for embedding in texts.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+            raise ValueError(f"embeddings by name must all have one shape [C], got {sorted(shapes)}.")
+        return tuple(texts), unit_length(torch.stack([one.detach().float().cpu() for one in texts.values()]))
+
+    def _redundant_feature(self, redundant: Redundant | Tensor, class_set: Tensor) -> Tensor | None:
+        """What to give to `feature_surgery`, ``[1, C]`` or None for the class set's own."""
+        if isinstance(redundant, Tensor):
+            return redundant.detach().float().cpu()
+        if redundant not in get_args(Redundant):
+            raise ValueError(
+                f"redundant must be one of {', '.join(map(repr, get_args(Redundant)))} or a tensor [1, C], "
+                f"got {redundant!r}."
+            )
+        if redundant == "none":
+            return torch.zeros_like(class_set[:1])
+        if redundant == "empty_text" or (redundant == "auto" and len(class_set) == 1):
+            return self.encode_text([""])
+        return None
+
+    def _warn_of_unknown_words(self, texts: Sequence[str]) -> None:
+        if self.known_words is None:
+            return
+        words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+        unknown = words - self.known_words - _SMALL_WORDS - self._warned_words
+        if unknown:
+            self._warned_words |= unknown
+            warnings.warn(
+                f"{self.name} has never seen {', '.join(map(repr, sorted(unknown)))} in training: what it says "
+                f"about {'it' if len(unknown) == 1 else 'them'} means nothing. A full-size CLIP knows most "
+                f"words: {_FULL_SIZE}",
+                stacklevel=3,
+            )
+
+
+def _on_grid(similarity: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``[1+N, T]`` with CLS -> ``[T, h, w]`` without."""
+    return similarity[1:].T.reshape(-1, *grid).contiguous()
