@@ -55,3 +55,30 @@ def rows() -> Iterator[Comparison]:
     yield Comparison(
         "the same without what the loaded model takes", against, ours, baseline, ours / baseline, 1.3, "MB"
     )
+
+
+def main() -> None:
+    """Run one of the two ways in this process and print what `peak` says of it."""
+    import numpy as np
+    import torch
+
+    from benchmarks.texts import TEXTS, word_tokenizer
+    from clip_surgery_hub import create_model
+
+    clip = create_model("clip_vit_base_patch16.openai", pretrained=False, device="cpu")
+    clip.tokenizer = word_tokenizer()
+    picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    if sys.argv[1] == "explain":
+        found = peak(lambda: clip.explain(picture, TEXTS, size=512))
+    else:
+        from clip_surgery_hub import remove_surgery
+
+        plain = remove_surgery(clip.model)
+        pixels = torch.zeros(1, 3, 512, 512)
+        with torch.inference_mode():
+            found = peak(lambda: plain.get_image_features(pixel_values=pixels, interpolate_pos_encoding=True))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
 from clip_surgery_hub import hub
-from clip_surgery_hub.hub import MODELS, Entry, list_models, register_model, resolve
+from clip_surgery_hub.hub import MODELS, Entry, create_model, list_models, register_model, resolve
+
+GOLDEN = Path(__file__).parent / "golden" / "clip_vit"
 
 # Parameters of the checkpoints as published, for example in open_clip's model profile.
 PUBLISHED_PARAMETERS = {
@@ -106,6 +109,52 @@ def test_unknown_names_get_one_line_of_advice(name: str, advice: str) -> None:
     message = str(error.value)
     assert advice in message and repr(name) in message
     assert "\n" not in message and len(message) < 300
+
+
+def test_a_folder_is_a_model_with_its_own_weights_or_random_ones(
+    golden: dict[str, torch.Tensor], registry: dict[str, Entry]
+) -> None:
+    register_model(Entry(name="golden.random", source=str(GOLDEN / "checkpoint")))
+    published = golden["surgery_tokens_64"]
+    trained = create_model("golden.random", device="cpu").encode_image(golden["pixel_values_64"])
+    torch.testing.assert_close(trained, published, atol=1e-5, rtol=0)
+    torch.manual_seed(1)
+    random = create_model("golden.random", pretrained=False, depth=2, device="cpu", dtype=torch.bfloat16)
+    assert (random.name, random.method, random.depth) == ("golden.random", "clip_surgery", 2)
+    assert random.dtype == torch.bfloat16
+    tokens = random.encode_image(golden["pixel_values_64"])
+    assert tokens.shape == published.shape
+    assert (tokens - published).abs().max() > 0.1
+    torch.manual_seed(1)
+    again = create_model(str(GOLDEN / "checkpoint"), pretrained=False, depth=2, device="cpu")
+    torch.testing.assert_close(again.encode_image(golden["pixel_values_64"]), tokens, atol=0.02, rtol=0)
+
+
+def test_an_architecture_in_code_needs_no_files(registry: dict[str, Entry]) -> None:
+    config = {
+        "vision_config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "patch_size": 16,
+        },
+        "text_config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "vocab_size": 99,
+        },
+    }
+    register_model(Entry(name="small.random", source="nobody/nothing", config=config))
+    clip = create_model("small.random", pretrained=False, method="none", device="cpu")
+    picture = np.full((32, 48, 3), 255, np.uint8)
+    encoded = clip.encode(picture, size=32)
+    # White is (1 - mean) / std of OpenAI's image processor, in every pixel.
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    white = ((1 - torch.tensor(mean)) / torch.tensor(std)).view(1, 3, 1, 1).expand(1, 3, 32, 48)
+    torch.testing.assert_close(encoded.tokens[0], clip.encode_image(white)[0], atol=1e-6, rtol=0)
+    with pytest.raises(OSError, match="nobody/nothing"):
+        create_model("small.random")
 
 
 def test_the_names_are_known_without_loading_torch() -> None:

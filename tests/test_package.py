@@ -16,9 +16,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
-    "functional methods hub settings storage embedding_cache labels arguments scenes",
-    "towers text pictures explanation plot outputs",
-    "transform windows",
+    "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes",
+    "towers text windows checkpoint explanation plot outputs",
+    "transform encoding",
     "model",
     "cli",
 )

@@ -10,7 +10,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from clip_surgery_hub.checkpoint import Checkpoint
     from clip_surgery_hub.model import CLIPSurgery
 
 
@@ -29,8 +30,8 @@ class Entry:
         name: ``architecture.tag``, letters, digits, ``_`` and ``-``.
         source: where the files are: a hub id ``owner/name``, or a folder.
         about: one line for people.
-        config: arguments of `transformers.CLIPConfig` for a model with random weights; None reads the
-            ``config.json`` at `source`.
+        config: arguments of `transformers.CLIPConfig` for a model with random weights, whose pictures are
+            normalised as OpenAI's are; None: whatever the files at `source` say.
 
     Raises:
         ValueError: the name is not of the form ``architecture.tag``, or the source is empty.
@@ -179,8 +180,8 @@ def create_model(
 
     Args:
         name: a registered name (see `list_models`), a folder, or a hub id.
-        pretrained: False gives the architecture with random weights, drawn from torch's generator. The
-            OpenAI architectures need no network then.
+        pretrained: False gives the architecture with random weights, drawn from torch's generator. OpenAI's
+            architectures need no network then, but have no tokenizer: give embeddings in place of texts.
         method: how the vision tower is read, see `clip_surgery_hub.methods.METHODS`.
         depth: how many of the last blocks are operated; None: the method's own depth.
         device: None: where `CLIPSurgery.from_pretrained` would put it.
@@ -188,6 +189,7 @@ def create_model(
 
     Raises:
         ValueError: unknown name, unknown method or a depth out of range.
+        OSError: the files cannot be reached.
     """
     import torch
 
@@ -196,10 +198,32 @@ def create_model(
     dtype = dtype or torch.float32
     if pretrained:
         return CLIPSurgery.from_pretrained(name, method=method, depth=depth, device=device, dtype=dtype)
-    from transformers import AutoConfig, AutoModel, CLIPConfig
+    parts = _untrained(name)
+    parts.model.to(dtype)
+    return CLIPSurgery(
+        parts.model,
+        name=name,
+        tokenizer=parts.tokenizer,
+        normalisation=parts.normalisation,
+        method=method,
+        depth=depth,
+        device=device,
+    )
+
+
+def _untrained(name: str) -> Checkpoint:
+    """The checkpoint with random weights: from the configuration in code, else from its files."""
+    from clip_surgery_hub.checkpoint import Checkpoint, load_checkpoint
 
     source = resolve(name)
-    given = _ENTRIES[name].config if name in _ENTRIES else None
-    config = CLIPConfig(**given) if given is not None else AutoConfig.from_pretrained(source)
-    model = AutoModel.from_config(config, dtype=dtype)
-    return CLIPSurgery(model, name=name, method=method, depth=depth, device=device)
+    config = _ENTRIES[name].config if name in _ENTRIES else None
+    if config is None:
+        found = load_checkpoint(source)
+        return replace(found, model=type(found.model)(found.model.config), known_words=None)
+    from transformers import CLIPConfig, CLIPModel
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    from clip_surgery_hub.pictures import Normalisation
+
+    normalisation = Normalisation(tuple(OPENAI_CLIP_MEAN), tuple(OPENAI_CLIP_STD))
+    return Checkpoint(CLIPModel(CLIPConfig(**config)), None, normalisation, None)
