@@ -41,6 +41,20 @@ class EncodedImages:
         """Number of pictures."""
         return len(self.pictures)
 
+    def check_read_as(self, settings: Settings) -> None:
+        """Check that they were read by the same model in the same way.
+
+        Raises:
+            ValueError: they were not; the message says in what they differ.
+        """
+        for name in ("model", "method", "depth", "interpolation"):
+            found, wanted = getattr(self.settings, name), getattr(settings, name)
+            if found != wanted:
+                raise ValueError(
+                    f"the images were encoded with {name} {found!r}, but are asked with {wanted!r}; "
+                    "encode them again."
+                )
+
     def __repr__(self) -> str:
         settings = self.settings
         return f"EncodedImages({len(self)} pictures, {settings.model}, {settings.method})"

@@ -14,7 +14,7 @@ _SMALL_WORDS = frozenset("a an the of in on at with and".split())
 
 
 def read_known_words(path: Path) -> frozenset[str]:
-    """The words of every list in a file such as ``{"concepts": ["dog", "tennis ball"], "backgrounds": [...]}``.
+    """The words of every list in a file such as ``{"concepts": ["dog", "tennis ball"], "others": [...]}``.
 
     Raises:
         ValueError: for a file of another form.
@@ -23,9 +23,7 @@ def read_known_words(path: Path) -> frozenset[str]:
         lists = json.loads(path.read_text(encoding="utf-8"))
         return frozenset(_words(text for texts in lists.values() for text in texts))
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} must hold lists of texts by name, as JSON ({error}); mend or remove it."
-        ) from error
+        raise ValueError(f"{path} must hold lists of texts by name, as JSON ({error}).") from error
 
 
 def unseen_words(texts: Iterable[str], known_words: frozenset[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation
 from clip_surgery_hub.functional import feature_surgery, unit_length
 from clip_surgery_hub.hub import resolve
+from clip_surgery_hub.known_words import unseen_words
 from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
 from clip_surgery_hub.settings import Settings
 from clip_surgery_hub.text import embed_texts
@@ -29,10 +29,6 @@ __all__ = ["CLIPSurgery", "EncodedImages", "Redundant"]
 
 Redundant = Literal["auto", "class_set", "empty_text", "none"]
 Texts = str | Sequence[str] | Mapping[str, Tensor]
-
-_FULL_SIZE = 'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16")'
-# Words that say nothing about what is in a picture; a small model may have been trained without them.
-_SMALL_WORDS = frozenset("a an the of in on at with and".split())
 
 
 class CLIPSurgery:
@@ -99,8 +95,8 @@ class CLIPSurgery:
         """Load a checkpoint; files in the cache need no network.
 
         Args:
-            name_or_path: a registered name (`list_models`), a folder as ``save_pretrained`` writes it, or a hub
-                id ``owner/name``. Tokenizer and image processor files may be missing.
+            name_or_path: a registered name (`list_models`), a folder as ``save_pretrained`` writes it, or a
+                hub id ``owner/name``. Tokenizer and image processor files may be missing.
             method: see the class.
             depth: see the class.
             device: see the class.
@@ -210,13 +206,11 @@ class CLIPSurgery:
         """
         if self.normalisation is None:
             raise ValueError(
-                f"{self.name} has no image processor file (preprocessor_config.json), which says how pictures "
+                f"{self.name} has no image processor file (preprocessor_config.json) that tells how pictures "
                 "are normalised; add it, or normalise them yourself and call encode_image."
             )
         if stride is not None and window is None:
-            raise ValueError(
-                f"stride={stride} needs a window; give window=, the side of the window in pixels."
-            )
+            raise ValueError(f"stride={stride} needs a window; give its side in pixels as window=.")
         patch, short = self.tower.patch_size, self.tower.native_size if size is None else size
         cells = None if window is None else window_cells(window, stride, patch=patch)
         pictures = load_pictures(images)
@@ -239,7 +233,7 @@ class CLIPSurgery:
         """Unit length tokens of pixels: CLS of CLIP itself, patches as the method reads them.
 
         Args:
-            pixel_values: ``[B, 3, H, W]``, normalised as the checkpoint wants it; any size that holds a patch.
+            pixel_values: ``[B, 3, H, W]``, normalised as the checkpoint wants it, at least a patch in size.
 
         Returns:
             ``[B, 1+N, C]``, CLS first, float32 on the CPU, detached. N = h * w in reading order, where
@@ -284,7 +278,7 @@ class CLIPSurgery:
         embeds = embed_texts(
             self.model, self.tokenizer, texts, templates=templates, truncate=truncate, cache=self.cache
         )
-        self._warn_of_unknown_words(texts)
+        self._warn_of_unseen_words(texts)
         return embeds
 
     @property
@@ -325,25 +319,13 @@ class CLIPSurgery:
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
         if given:
             raise ValueError(f"the images are encoded already; give {', '.join(given)} to encode instead.")
-        wanted, found = self._settings(), images.settings
-        for name in ("model", "method", "depth", "interpolation"):
-            if getattr(wanted, name) != getattr(found, name):
-                raise ValueError(
-                    f"the images were encoded with {name} {getattr(found, name)!r}, but this CLIPSurgery has "
-                    f"{getattr(wanted, name)!r}; encode them again."
-                )
+        images.check_read_as(self._settings())
         return images
 
-    def _settings(self, **options: int | None) -> Settings:
+    def _settings(self, **options: Any) -> Settings:
+        depth = self.depth or None
         return Settings(
-            model=self.name,
-            method=self.method,
-            depth=self.depth or None,
-            interpolation=self.interpolation,
-            size=options.get("size"),
-            max_side=options.get("max_side"),
-            window=options.get("window"),
-            stride=options.get("stride"),
+            model=self.name, method=self.method, depth=depth, interpolation=self.interpolation, **options
         )
 
     def _embeds_by_name(self, texts: Texts) -> tuple[tuple[str, ...], Tensor]:
@@ -356,7 +338,8 @@ class CLIPSurgery:
         shapes = {tuple(embedding.shape) for embedding in texts.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
             raise ValueError(f"embeddings by name must all have one shape [C], got {sorted(shapes)}.")
-        return tuple(texts), unit_length(torch.stack([one.detach().float().cpu() for one in texts.values()]))
+        embeds = torch.stack([embedding.detach().float().cpu() for embedding in texts.values()])
+        return tuple(texts), unit_length(embeds)
 
     def _redundant_feature(self, redundant: Redundant | Tensor, class_set: Tensor) -> Tensor | None:
         """What to give to `feature_surgery`, ``[1, C]`` or None for the class set's own."""
@@ -373,17 +356,15 @@ class CLIPSurgery:
             return self.encode_text([""])
         return None
 
-    def _warn_of_unknown_words(self, texts: Sequence[str]) -> None:
-        if self.known_words is None:
-            return
-        words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
-        unknown = words - self.known_words - _SMALL_WORDS - self._warned_words
-        if unknown:
-            self._warned_words |= unknown
+    def _warn_of_unseen_words(self, texts: Sequence[str]) -> None:
+        unseen = [] if self.known_words is None else unseen_words(texts, self.known_words)
+        new = [word for word in unseen if word not in self._warned_words]
+        if new:
+            self._warned_words.update(new)
             warnings.warn(
-                f"{self.name} has never seen {', '.join(map(repr, sorted(unknown)))} in training: what it says "
-                f"about {'it' if len(unknown) == 1 else 'them'} means nothing. A full-size CLIP knows most "
-                f"words: {_FULL_SIZE}",
+                f"{self.name} has never seen {', '.join(map(repr, new))} in training: what it says about "
+                f"{'it' if len(new) == 1 else 'them'} means nothing. A full-size CLIP knows most words: "
+                'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16")',
                 stacklevel=3,
             )
 

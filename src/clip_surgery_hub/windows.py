@@ -52,9 +52,9 @@ def encode_in_windows(
 ) -> Tensor:
     """Tokens of pictures that are read window by window.
 
-    A patch token is the mean of what the windows that see it say, each weighted by how far the patch lies from
-    the window's edge (a tent along both axes), so that no seams appear; CLS is the mean of the windows' CLS.
-    Both are scaled to unit length. A picture that one window covers is read as without windows.
+    A patch token is the mean of what the windows that see it say, each weighted by how far the patch lies
+    from the window's edge (a tent along both axes), so that no seams appear; CLS is the mean of the windows'
+    CLS. Both are scaled to unit length. A picture that one window covers is read as without windows.
 
     Args:
         encode: pixels ``[B, 3, H, W]`` to unit length tokens ``[B, 1+N, C]``, N in reading order.
@@ -67,11 +67,8 @@ def encode_in_windows(
     Returns:
         ``[B, 1+N, C]``, unit length.
     """
-    pictures, rows, columns = (
-        len(pixel_values),
-        pixel_values.shape[2] // patch,
-        pixel_values.shape[3] // patch,
-    )
+    pictures, _, *pixels = pixel_values.shape
+    rows, columns = (length // patch for length in pixels)
     height, width = min(side, rows), min(side, columns)
     windows = [
         (picture, y, x)
