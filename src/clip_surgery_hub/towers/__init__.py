@@ -1,4 +1,4 @@
-"""Vision towers: one file per family of blocks, each with `find_towers`, `SUPPORTED` and `REFUSED`.
+"""Vision towers: one file per family of blocks, each with `find_towers`, `refusal` and `IN_WORDS`.
 
 To add a family, write its file and name it in `FAMILY_FILES`.
 """
@@ -22,7 +22,7 @@ def find_tower(model: nn.Module) -> Tower:
         TypeError: when `model` has no tower of a known family, more than one, or a head that reads the
             patch tokens which surgery replaces. The message names what was found and what is supported.
     """
-    supported = ", ".join(name for file in FAMILY_FILES for name in file.SUPPORTED)
+    supported = "; ".join(file.IN_WORDS for file in FAMILY_FILES)
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}; supported are {supported}")
     for file in FAMILY_FILES:

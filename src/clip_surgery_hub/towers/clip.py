@@ -111,6 +111,12 @@ GUESTS = (
 
 SUPPORTED = (*(name for family in FAMILIES for name in family.holders), *GUESTS)
 
+#: `SUPPORTED` in words that fit into a message.
+IN_WORDS = (
+    f"{', '.join(family.holders[0] for family in FAMILIES)} of transformers and their vision models, and LLaVA "
+    "and VisionTextDualEncoder models with one of these as their tower"
+)
+
 _DETECTOR = "its detector reads the patch tokens of last_hidden_state, which surgery replaces"
 _CLASSIFIER = "its classifier averages the patch tokens of last_hidden_state, which surgery replaces"
 _MESSAGES = "its blocks pass messages between the frames of a video, so they are not CLIP's blocks"
