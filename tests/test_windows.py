@@ -1,4 +1,4 @@
-"""Sliding windows: their places, their blending against a slow transcription, and what they must not change."""
+"""Sliding windows: their places, and their blending against a slow transcription."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ PATCH = 2
 
 
 def encode(pixels):
-    """Tokens that depend on the patch and on the whole window: CLS is the mean, a patch adds its own colours."""
+    """Tokens of patch and window: CLS is the mean colour, a patch adds its own."""
     patches = pixels.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).mean((-1, -2)).flatten(2).transpose(1, 2)
     cls = pixels.mean((2, 3))[:, None]
     tokens = torch.cat([cls, patches + 0.5 * cls], dim=1)
