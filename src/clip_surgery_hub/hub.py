@@ -221,7 +221,7 @@ def _untrained(name: str) -> Checkpoint:
         found = load_checkpoint(source)
         return replace(found, model=type(found.model)(found.model.config), known_words=None)
     from transformers import CLIPConfig, CLIPModel
-    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+    from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     from clip_surgery_hub.pictures import Normalisation
 
