@@ -23,7 +23,7 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
     Raises:
         FileNotFoundError: for a file that is not there, a folder without pictures, a pattern without matches.
     """
-    found: list[Path] = []
+    once: dict[Path, Path] = {}
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
@@ -41,8 +41,9 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
                 raise FileNotFoundError(f"No file matches the pattern {argument}. Check the pattern.")
         else:
             raise FileNotFoundError(f"There is no file or folder {argument}. Check the path.")
-        found += pictures
-    return list({path.resolve(): path for path in reversed(found)}.values())[::-1]
+        for picture in pictures:
+            once.setdefault(picture.resolve(), picture)
+    return list(once.values())
 
 
 def _looks_like_a_picture(path: Path) -> bool:

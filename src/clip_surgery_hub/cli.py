@@ -160,9 +160,12 @@ def _load(
     disable_progress_bar()  # type: ignore[no-untyped-call]
     for library in ("transformers", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    return CLIPSurgery.from_pretrained(
-        model, method=method, depth=depth, device=device, dtype=getattr(torch, dtype)
-    )
+    try:
+        return CLIPSurgery.from_pretrained(
+            model, method=method, depth=depth, device=device, dtype=getattr(torch, dtype)
+        )
+    except TypeError as error:  # no supported vision tower: bad input here
+        raise ValueError(str(error)) from error
 
 
 def _explain_one(
