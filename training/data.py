@@ -15,7 +15,7 @@ from clip_surgery_hub.scenes import TRAINING, Scene, Variation, World, describe,
 from clip_surgery_hub.text import resolve_templates
 
 TEMPLATES = resolve_templates("paper")
-LEAST_VISIBLE = 0.002
+LEAST_VISIBLE = 0.01
 """Share of the picture from which on an object counts as shown."""
 EMPTY = 0.03
 """Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
