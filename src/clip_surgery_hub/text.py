@@ -72,7 +72,7 @@ def embed_texts(
     *,
     templates: str | Sequence[str] | None = "paper",
     truncate: bool = False,
-    batch_size: int = 256,
+    batch_size: int = 64,
     cache: EmbeddingCache | None = None,
 ) -> Tensor:
     """Embed texts: the unit length mean of the unit length embeddings of their prompts.
