@@ -127,6 +127,17 @@ def test_json_prints_json_and_writes_nothing(run: Run, place: Path) -> None:
     assert files_in(place) == before
 
 
+def test_a_bar_on_a_terminal_keeps_out_of_the_json(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes stderr for a terminal
+    answer = run("explain", "pictures", "--text", "bench", "--json")
+    assert "explaining" in answer.err and "2/2" in answer.err
+    assert len(json.loads(answer.out)["pictures"]) == 2
+    answer = run("explain", "pictures/a.png", "--text", "bench", "--json")
+    assert (answer.code, answer.err) == (0, "")
+
+
 def test_json_with_a_folder_writes_as_well(run: Run, place: Path) -> None:
     answer = run("explain", "pictures/b.jpg", "--text", "bench", "--json", "--out", "results")
     record = json.loads((place / "results" / "b" / "result.json").read_text(encoding="utf-8"))

@@ -157,7 +157,7 @@ def _load(
             raise ValueError(f"The device {device!r} cannot be used: {error} Try --device cpu.") from error
     if sample is not None:
         load_picture(sample)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     for library in ("transformers", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
@@ -189,16 +189,11 @@ def _summarise(done: list[dict[str, Any]]) -> None:
 
 def _with_progress(items: list[Item], console: Console) -> Iterator[Item]:
     """The items, with a bar on a terminal if there are many; never on stdout, which programs may read."""
-    bar = Progress(
-        TextColumn("explaining"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        redirect_stdout=False,
-        disable=len(items) == 1 or not console.is_terminal,
-    )
-    with bar:
+    if len(items) == 1 or not console.is_terminal:
+        yield from items
+        return
+    columns = (TextColumn("explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, redirect_stdout=False) as bar:
         yield from bar.track(items)
 
 
@@ -207,7 +202,7 @@ def _one_line_for_errors(console: Console) -> Iterator[None]:
     """Say what is wrong with the input in one line and end with exit code 2; say warnings in one line."""
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if issubclass(category, UserWarning):
+        if issubclass(category, UserWarning) and not issubclass(category, DeprecationWarning):
             _say(console, message, kind="note")
 
     try:
