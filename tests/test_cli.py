@@ -68,17 +68,25 @@ Run = Callable[..., Answer]
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], checkpoint: Path) -> Run:
-    """Run a command in this process; `explain` with the random checkpoint unless another model is named."""
+def command(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
 
-    def run(*arguments: object) -> Answer:
-        typed = [str(argument) for argument in arguments]
-        if typed[0] == "explain" and "--model" not in typed:
-            typed += ["--model", str(checkpoint)]
+    def command(*arguments: object) -> Answer:
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            app(typed, prog_name="clip-surgery")
+            app([str(argument) for argument in arguments], prog_name="clip-surgery")
         return Answer(int(end.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def run(command: Run, checkpoint: Path) -> Run:
+    """Run a command; `explain` with the random checkpoint unless another model is named."""
+
+    def run(*arguments: object) -> Answer:
+        unnamed = arguments[0] == "explain" and "--model" not in arguments
+        return command(*arguments, *(["--model", checkpoint] if unnamed else []))
 
     return run
 
@@ -143,6 +151,13 @@ def test_json_with_a_folder_writes_as_well(run: Run, place: Path) -> None:
     record = json.loads((place / "results" / "b" / "result.json").read_text(encoding="utf-8"))
     (printed,) = json.loads(answer.out)["pictures"]
     assert printed == record | {"folder": "results/b"}
+
+
+def test_the_bundled_model_is_the_default_and_says_what_it_does_not_know(command: Run, place: Path) -> None:
+    answer = command("explain", "pictures/a.png", "--text", "carburettor", "--text", "dog", "--json")
+    assert answer.code == 0 and json.loads(answer.out)["model"] == "clip_vit_tiny.scenes"
+    assert answer.err.startswith("note: ") and len(answer.err.splitlines()) == 1
+    assert "'carburettor'" in answer.err and "'dog'" not in answer.err and "openai/clip-vit" in answer.err
 
 
 def test_method_depth_size_and_dtype_reach_the_model(run: Run, place: Path) -> None:
