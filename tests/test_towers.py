@@ -12,7 +12,7 @@ from transcription import clip_surgery_patches
 from transformers import CLIPModel
 
 from clip_surgery_hub.towers import find_tower
-from clip_surgery_hub.towers.clip import REFUSED, SUPPORTED
+from clip_surgery_hub.towers.clip_families import REFUSED, SUPPORTED
 from clip_surgery_hub.transform import apply_surgery, remove_surgery, surgery_state
 
 

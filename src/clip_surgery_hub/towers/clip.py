@@ -1,7 +1,6 @@
 """The vision towers of transformers that are built of CLIP's blocks."""
 
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,131 +10,10 @@ from typing import Any
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate
 
+from clip_surgery_hub.towers.clip_families import FAMILIES, IN_WORDS, REFUSED, SUPPORTED, Family
 from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
 
-
-@dataclass(frozen=True)
-class Family:
-    """The classes of one family, all of them in `transformers.models.<package>.modeling_<package>`.
-
-    Attributes:
-        package: where they are.
-        vision: the vision tower itself, which holds `embeddings`, `encoder` and `post_layernorm`.
-        encoder: runs the blocks.
-        block: `layer_norm1`, `self_attn`, `layer_norm2`, `mlp`.
-        attention: `q_proj`, `k_proj`, `v_proj`, `out_proj`.
-        holders: the models that hold the tower and read nothing of it that surgery changes.
-    """
-
-    package: str
-    vision: str
-    encoder: str
-    block: str
-    attention: str
-    holders: tuple[str, ...]
-
-
-FAMILIES = (
-    Family(
-        package="clip",
-        vision="CLIPVisionModel",
-        encoder="CLIPEncoder",
-        block="CLIPEncoderLayer",
-        attention="CLIPAttention",
-        holders=("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
-    ),
-    Family(
-        package="metaclip_2",
-        vision="MetaClip2VisionModel",
-        encoder="MetaClip2Encoder",
-        block="MetaClip2EncoderLayer",
-        attention="MetaClip2Attention",
-        holders=("MetaClip2Model", "MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
-    ),
-    Family(
-        package="altclip",
-        vision="AltCLIPVisionModel",
-        encoder="AltCLIPEncoder",
-        block="AltCLIPEncoderLayer",
-        attention="AltCLIPAttention",
-        holders=("AltCLIPModel", "AltCLIPVisionModel"),
-    ),
-    Family(
-        package="chinese_clip",
-        vision="ChineseCLIPVisionModel",
-        encoder="ChineseCLIPVisionEncoder",
-        block="ChineseCLIPVisionLayer",
-        attention="ChineseCLIPVisionAttention",
-        holders=("ChineseCLIPModel", "ChineseCLIPVisionModel"),
-    ),
-    Family(
-        package="clipseg",
-        vision="CLIPSegVisionModel",
-        encoder="CLIPSegEncoder",
-        block="CLIPSegEncoderLayer",
-        attention="CLIPSegAttention",
-        holders=("CLIPSegModel", "CLIPSegVisionModel", "CLIPSegForImageSegmentation"),
-    ),
-    Family(
-        package="owlvit",
-        vision="OwlViTVisionTransformer",
-        encoder="OwlViTEncoder",
-        block="OwlViTEncoderLayer",
-        attention="OwlViTAttention",
-        holders=("OwlViTModel", "OwlViTVisionModel", "OwlViTVisionTransformer"),
-    ),
-    Family(
-        package="owlv2",
-        vision="Owlv2VisionTransformer",
-        encoder="Owlv2Encoder",
-        block="Owlv2EncoderLayer",
-        attention="Owlv2Attention",
-        holders=("Owlv2Model", "Owlv2VisionModel", "Owlv2VisionTransformer"),
-    ),
-)
-
-#: Models of transformers that take a tower of any family and read only its hidden states or its CLS.
-GUESTS = (
-    "LlavaModel",
-    "LlavaForConditionalGeneration",
-    "LlavaNextModel",
-    "LlavaNextForConditionalGeneration",
-    "LlavaNextVideoModel",
-    "LlavaNextVideoForConditionalGeneration",
-    "LlavaOnevisionModel",
-    "LlavaOnevisionForConditionalGeneration",
-    "VipLlavaModel",
-    "VipLlavaForConditionalGeneration",
-    "VisionTextDualEncoderModel",
-)
-
-SUPPORTED = (*(name for family in FAMILIES for name in family.holders), *GUESTS)
-
-#: `SUPPORTED` in words that fit into a message.
-IN_WORDS = (
-    f"{', '.join(family.holders[0] for family in FAMILIES)} of transformers and their vision models, and LLaVA "
-    "and VisionTextDualEncoder models with one of these as their tower"
-)
-
-_DETECTOR = "its detector reads the patch tokens of last_hidden_state, which surgery replaces"
-_CLASSIFIER = "its classifier averages the patch tokens of last_hidden_state, which surgery replaces"
-_MESSAGES = "its blocks pass messages between the frames of a video, so they are not CLIP's blocks"
-_TWO_TOWERS = "it holds two vision towers: pass one of them by itself, image_tower or video_tower"
-_GROUPS = "its blocks merge the patches into groups and have no CLS token, so they are not CLIP's blocks"
-
-#: Models that are near to CLIP, but cannot be operated on, and why.
-REFUSED = {
-    "CLIPForImageClassification": _CLASSIFIER,
-    "MetaClip2ForImageClassification": _CLASSIFIER,
-    "OwlViTForObjectDetection": _DETECTOR,
-    "Owlv2ForObjectDetection": _DETECTOR,
-    "XCLIPModel": _MESSAGES,
-    "XCLIPVisionModel": _MESSAGES,
-    "VideoLlavaModel": _TWO_TOWERS,
-    "VideoLlavaForConditionalGeneration": _TWO_TOWERS,
-    "GroupViTModel": _GROUPS,
-    "GroupViTVisionModel": _GROUPS,
-}
+__all__ = ["IN_WORDS", "ClipTower", "find_towers", "refusal"]
 
 _SUFFIX = "WithSurgery"
 
@@ -150,10 +28,16 @@ class ClipTower(Tower):
         """Change the classes of the operated attention modules, then that of the encoder.
 
         The encoder comes last, so that a call from another thread is either plain or under surgery.
+
+        Raises:
+            RuntimeError: when something has put a forward of its own on one of these modules.
         """
         from clip_surgery_hub.towers.two_paths import add_patch_grid
 
-        attentions = [block.self_attn for block in self.blocks[len(self.blocks) - operation.depth :]]
+        attentions: list[Any] = [
+            block.self_attn for block in self.blocks[len(self.blocks) - operation.depth :]
+        ]
+        _refuse_replaced_forward(self.encoder, *attentions)
         classes = {name: surgery_class(name) for name in (self.family.attention, self.family.encoder)}
         if _wants_grid(operation):
             handle = self.vision.register_forward_pre_hook(add_patch_grid, with_kwargs=True)
@@ -165,12 +49,18 @@ class ClipTower(Tower):
             module.__class__ = classes[type(module).__name__]
 
     def restore(self) -> None:
-        """Give the encoder and the operated attention modules their classes back."""
+        """Give the encoder and the operated attention modules their classes back.
+
+        Raises:
+            RuntimeError: when something has put a forward of its own on one of these modules.
+        """
         from clip_surgery_hub.towers.two_paths import add_patch_grid
 
-        for module in (self.encoder, *(block.self_attn for block in self.blocks)):
-            if type(module).__name__.endswith(_SUFFIX):
-                module.__class__ = vars(type(module))["plain"]
+        parts: list[Any] = [self.encoder, *(block.self_attn for block in self.blocks)]
+        operated = [module for module in parts if "plain" in vars(type(module))]
+        _refuse_replaced_forward(*operated)
+        for module in operated:
+            module.__class__ = vars(type(module))["plain"]
         for key, hook in list(self.vision._forward_pre_hooks.items()):
             if hook is add_patch_grid:
                 del self.vision._forward_pre_hooks[key]
@@ -235,25 +125,26 @@ def __getattr__(name: str) -> Any:
 def _make_surgery_class(family: Family, name: str) -> type[nn.Module]:
     from clip_surgery_hub.towers.two_paths import AttentionWithSurgery, EncoderWithSurgery
 
-    modeling = import_module(f"transformers.models.{family.package}.modeling_{family.package}")
-    plain = getattr(modeling, name)
+    plain = getattr(_modeling(family), name)
     before = EncoderWithSurgery if name == family.encoder else AttentionWithSurgery
     body = {
         "__module__": __name__,
         "__doc__": f"{name} of transformers under surgery.",
         "plain": plain,
-        "eager_attention_forward": staticmethod(modeling.eager_attention_forward),
+        "eager_attention_forward": staticmethod(_modeling(family).eager_attention_forward),
     }
     return type(name + _SUFFIX, (before, plain), body)
 
 
 def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTower:
-    for part, expected in (("encoder", family.encoder), *_attention_parts(vision, family)):
-        found = type(vision.get_submodule(part))
-        if found.__name__.removesuffix(_SUFFIX) != expected:
+    parts = dict(vision.named_modules())
+    attentions = [f"encoder.layers.{index}.self_attn" for index in range(len(vision.encoder.layers))]
+    for part, expected in ({"encoder": family.encoder} | dict.fromkeys(attentions, family.attention)).items():
+        found = type(parts.get(part))
+        if vars(found).get("plain", found) is not getattr(_modeling(family), expected):
             raise TypeError(
                 f"the {part} of {family.vision} is a {found.__name__}, but surgery is known to work on "
-                f"{expected} only: apply it before that part is replaced"
+                f"{expected} of transformers only: apply it before that part is replaced"
             )
     holders = _holders(model, path)
     for holder in holders:
@@ -277,9 +168,19 @@ def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTowe
     )
 
 
-def _attention_parts(vision: Any, family: Family) -> Iterator[tuple[str, str]]:
-    for index in range(len(vision.encoder.layers)):
-        yield f"encoder.layers.{index}.self_attn", family.attention
+def _modeling(family: Family) -> Any:
+    return import_module(f"transformers.models.{family.package}.modeling_{family.package}")
+
+
+def _refuse_replaced_forward(*modules: nn.Module) -> None:
+    """The class decides what a module's forward does, unless the instance has one of its own."""
+    for module in modules:
+        if "forward" in vars(module):
+            raise RuntimeError(
+                f"the forward of a {type(module).__name__} was replaced on the module itself, as accelerate "
+                "does for device_map and offloading, so that surgery cannot be put in or taken out: do so "
+                "while it is not (accelerate.hooks.remove_hook_from_submodules), and dispatch afterwards"
+            )
 
 
 def _holders(model: nn.Module, path: str) -> list[nn.Module]:
@@ -297,9 +198,8 @@ def _transformers_class(module: nn.Module) -> str | None:
 
 
 def _pre_norm(vision: Any) -> nn.Module:
-    norm: nn.Module = (
-        getattr(vision, "pre_layrnorm", None) or vision.pre_layernorm
-    )  # the former in CLIP itself
+    """CLIP itself misspells the name of this norm; some of its family do not."""
+    norm: nn.Module = vision.pre_layrnorm if hasattr(vision, "pre_layrnorm") else vision.pre_layernorm
     return norm
 
 
