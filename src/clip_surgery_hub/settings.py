@@ -28,8 +28,8 @@ class Settings:
         model: name, folder or hub id of the checkpoint.
         method: name of the surgery method; "none" is raw CLIP.
         depth: how many of the last vision blocks it covers, None where the method has none.
-        templates: "paper", the prompt templates themselves, None for the bare text, or "given" for embeddings.
-        redundant: which feature was taken away: "auto", "class_set", "empty_text", "given" (a tensor) or "none".
+        templates: "paper", the templates themselves, None for the bare text, "given" for embeddings.
+        redundant: the feature taken away: "auto", "class_set", "empty_text", "given" (a tensor) or "none".
         size: short side in pixels that was asked for, None for the checkpoint's own.
         max_side: the longest side allowed in pixels, None for the default.
         interpolation: how the position embeddings were resized.
