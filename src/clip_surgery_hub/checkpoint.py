@@ -17,6 +17,12 @@ __all__ = ["Checkpoint", "load_checkpoint"]
 
 # Any one of them tells that there is a tokenizer; without one transformers makes an empty tokenizer up.
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+# AutoModel would load these without their projection, or (in early transformers 5) without their weights.
+_NAMED = (
+    "CLIPVisionModelWithProjection",
+    "MetaClip2VisionModelWithProjection",
+    "CLIPSegForImageSegmentation",
+)
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _WORDS_FILE = "concepts.json"
 
@@ -55,9 +61,7 @@ def load_checkpoint(
     model = _load_model(source, dtype, revision)
     tokenizer = normalisation = None
     if any(_find(source, name, revision) for name in _TOKENIZER_FILES):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = _load_tokenizer(source, revision)
     if any(_find(source, name, revision) for name in _IMAGE_PROCESSOR_FILES):
         normalisation = _load_normalisation(source, revision)
     words = _find(source, _WORDS_FILE, revision)
@@ -70,40 +74,55 @@ def _load_model(source: str, dtype: torch.dtype, revision: str | None) -> nn.Mod
     try:
         config = transformers.AutoConfig.from_pretrained(source, revision=revision)
         architecture = (config.architectures or [""])[0]
-        # A vision model with its projection is a class of its own; AutoModel would take the one without.
-        named = getattr(transformers, architecture) if architecture.endswith("WithProjection") else None
-        model, found = (named or transformers.AutoModel).from_pretrained(
+        loader = getattr(transformers, architecture) if architecture in _NAMED else transformers.AutoModel
+        model, found = loader.from_pretrained(
             source, revision=revision, dtype=dtype, output_loading_info=True
         )
     except SafetensorError as error:
         raise ValueError(f"the weights of {source} are damaged ({error}); copy them again.") from error
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
         advice = (
             "it must hold a model of transformers, as save_pretrained writes it"
             if Path(source).is_dir()
             else "check the name and the network, or give a folder; list_models() tells what can be named"
         )
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"the model {source} cannot be loaded: {advice}. ({reason})") from error
+        raise kind(f"the model {source} cannot be loaded: {advice}. ({_one_line(error)})") from error
     if found["missing_keys"]:
         some = ", ".join(sorted(found["missing_keys"])[:3])
         raise ValueError(
             f"the checkpoint {source} lacks {len(found['missing_keys'])} weights of {type(model).__name__} "
             f"({some}, ...), so its results would be random; give a complete checkpoint."
         )
+    model = model.clip if architecture == "CLIPSegForImageSegmentation" else model
     model.eval()
     return model  # type: ignore[no-any-return]
+
+
+def _load_tokenizer(source: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision)
+    except Exception as error:  # the tokenizers library raises plain Exception on damaged files
+        raise ValueError(f"the tokenizer of {source} cannot be loaded ({_one_line(error)}).") from error
 
 
 def _load_normalisation(source: str, revision: str | None) -> Normalisation:
     from transformers import AutoImageProcessor
 
-    processor: Any = AutoImageProcessor.from_pretrained(source, revision=revision)
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"the image processor of {source} cannot be loaded ({_one_line(error)}).") from error
     resample = int(processor.resample)
     if not processor.do_normalize:
         return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
     return Normalisation(tuple(processor.image_mean), tuple(processor.image_std), resample)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _find(source: str, name: str, revision: str | None) -> Path | None:
