@@ -12,12 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image
+from transformers.utils.logging import disable_progress_bar
 
 from clip_surgery_hub import create_model
 
 
 def below_each_other(panels: list[Path]) -> Image.Image:
-    """One picture of all panels, on white."""
+    """One picture of all panels at half their size, on white."""
     pictures = [Image.open(panel).convert("RGB") for panel in panels]
     width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
     sheet = Image.new("RGB", (width, height), "white")
@@ -25,7 +26,7 @@ def below_each_other(panels: list[Path]) -> Image.Image:
     for picture in pictures:
         sheet.paste(picture, (0, top))
         top += picture.height
-    return sheet
+    return sheet.reduce(2)
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     samples = Path(str(files("clip_surgery_hub"))) / "assets" / "samples"
     texts_of: dict[str, list[str]] = json.loads((samples / "samples.json").read_text())
+    disable_progress_bar()
     clip = create_model("clip_vit_tiny.scenes")
     panels = []
     for name, texts in texts_of.items():
@@ -46,7 +48,8 @@ def main() -> None:
         print(f"{panels[-1]}: {scores}")
     below_each_other(panels).save(out / "demo.png")
     print(f"\nAll of them in one picture: {(out / 'demo.png').resolve()}")
-    print("Your own picture: clip-surgery explain PICTURE --text 'what to look for' --text 'something else'")
+    command = Path(sys.executable).with_name("clip-surgery")
+    print(f"A picture of your own: {command} explain PICTURE --text 'one thing' --text 'another'")
 
 
 if __name__ == "__main__":
