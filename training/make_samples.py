@@ -31,7 +31,9 @@ def main() -> None:
         )
         scene = draw_scene((SEED, index), world)
         name = f"scene_{index + 1}.png"
-        Image.fromarray(scene.picture).quantize(256, dither=Image.Dither.NONE).save(FOLDER / name, optimize=True)
+        Image.fromarray(scene.picture).quantize(256, dither=Image.Dither.NONE).save(
+            FOLDER / name, optimize=True
+        )
         texts[name] = list(scene.words)
     (FOLDER / "samples.json").write_text(json.dumps(texts, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
 """Train the bundled CLIP on the drawn world: one command, any accelerator, goes on where it was stopped.
 
-    python training/train.py --out runs/scenes --steps 3500
+    python training/train.py --out runs/scenes --steps 2180
     python training/train.py --out runs/without-noto --steps 3000 --leave-out noto
     python training/export.py runs/scenes src/clip_surgery_hub/assets/clip_vit_tiny.scenes
 
@@ -32,21 +32,25 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=2180)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--size", type=int, default=80, help="native side in pixels")
     parser.add_argument("--patch", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--depth", type=int, default=8)
-    parser.add_argument("--keep", type=float, default=0.5, help="share of patches kept in the middle stages")
+    parser.add_argument("--keep", type=float, default=0.7, help="share of patches kept in the middle stages")
     parser.add_argument(
-        "--until", type=float, nargs=3, default=[0.25, 0.68, 0.96], help="shares of the steps that end stages"
+        "--until",
+        type=float,
+        nargs=3,
+        default=[0.42, 0.68, 0.985],
+        help="shares of the steps that end stages",
     )
     parser.add_argument(
         "--decay", type=float, default=0.3, help="share of steps over which the rate falls to zero"
     )
-    parser.add_argument("--redraw", type=float, default=0.25)
-    parser.add_argument("--colour", type=float, default=0.5)
+    parser.add_argument("--redraw", type=float, default=0.12)
+    parser.add_argument("--colour", type=float, default=0.3)
     parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
