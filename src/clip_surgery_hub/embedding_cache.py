@@ -14,8 +14,8 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 FORMAT = "clip_surgery_hub text embedding 1"  # part of every key: a new way of embedding gets a new number
@@ -110,11 +110,12 @@ def _path(key: str) -> Path:
 
 def _read_file(path: Path) -> Tensor | None:
     try:
-        with safe_open(path, "pt") as file:
-            embedding: Tensor = file.get_tensor("embedding")
-            digest = (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError):
+        data = path.read_bytes()  # in one go: safe_open opens a file twice, and it may be replaced in between
+        embedding = load(data)["embedding"]
+    except (OSError, SafetensorError, KeyError):
         return None
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # `load` found it in order
+    digest = header.get("__metadata__", {}).get("sha256")
     if embedding.ndim != 1 or embedding.dtype != torch.float32 or digest != _digest(embedding):
         return None
     return embedding
