@@ -88,6 +88,7 @@ def _dual_encoder() -> nn.Module:
 
 GRID_OF_TILES = {"image_grid_pinpoints": [[SIDE, SIDE], [SIDE, 2 * SIDE]]}
 WITHOUT_CLS = {**GRID_OF_TILES, "vision_feature_select_strategy": "default"}
+TWO_LAYERS = dict.fromkeys(("vision_feature_layer", "vision_feature_layers"), (-2, 1))  # new name, old name
 SEGMENTER = {
     "extract_layers": [1, 2],
     "reduce_dim": 16,
@@ -128,10 +129,8 @@ SUPPORTED: dict[str, Callable[[], nn.Module]] = {
     "LlavaOnevisionForConditionalGeneration": _llava(
         "LlavaOnevision", "ForConditionalGeneration", **WITHOUT_CLS
     ),
-    "VipLlavaModel": _llava("VipLlava", "Model", vision_feature_layer=(-2, 1)),
-    "VipLlavaForConditionalGeneration": _llava(
-        "VipLlava", "ForConditionalGeneration", vision_feature_layer=(-2, 1)
-    ),
+    "VipLlavaModel": _llava("VipLlava", "Model", **TWO_LAYERS),
+    "VipLlavaForConditionalGeneration": _llava("VipLlava", "ForConditionalGeneration", **TWO_LAYERS),
     "VisionTextDualEncoderModel": _dual_encoder,
 }
 
