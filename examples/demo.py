@@ -15,6 +15,7 @@ from PIL import Image
 from transformers.utils.logging import disable_progress_bar
 
 from clip_surgery_hub import create_model
+from clip_surgery_hub.scenes import load_sprites
 
 
 def below_each_other(panels: list[Path]) -> Image.Image:
@@ -39,7 +40,9 @@ def main() -> None:
     clip = create_model("clip_vit_tiny.scenes")
     panels = []
     for name, texts in texts_of.items():
-        result = clip.explain(samples / name, texts)
+        # What all texts share is told best from many: the other words this CLIP knows join the class set.
+        others = [word for word in load_sprites().concepts if word not in texts]
+        result = clip.explain(samples / name, texts, background=others)
         panels.append(out / f"{Path(name).stem}.png")
         result.plot()[0, 0].figure.savefig(panels[-1])
         scores = ", ".join(
