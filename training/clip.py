@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 from data import Stage, stage_at
+from muon import Muon
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -97,7 +98,7 @@ class TrainClip(lightning.LightningModule):
         chosen = {id(p) for p in hidden}
         rest = [p for p in self.model.parameters() if id(p) not in chosen]
         return [
-            torch.optim.Muon(hidden, lr=self.muon_rate, weight_decay=0.05, momentum=0.95),
+            Muon(hidden, lr=self.muon_rate),
             torch.optim.AdamW(rest, lr=self.rate, weight_decay=0.01, betas=(0.9, 0.98)),
         ]
 

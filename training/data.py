@@ -19,7 +19,7 @@ LEAST_VISIBLE = 0.01
 """Share of the picture from which on an object counts as shown."""
 EMPTY = 0.03
 """Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
-REUSE = 2
+REUSE = 3
 """How often each drawn scene is shown, each time with another caption and other patches."""
 
 
@@ -71,9 +71,9 @@ def training_world(
 class SceneBatches(IterableDataset[dict[str, Tensor]]):
     """Batches drawn from `(seed, number of the batch)`, so a resumed run goes on where it was.
 
-    Yields dicts of `pixels` uint8 [B, 3, H, W], `captions` int64 [B / 2, L] of the first half of the pictures
-    (texts cost as much as pictures this small), `words` int64 [C, L'] (one prompt of each word) and `shown`
-    float32 [B, C]: 1 where the picture shows the word, 0 where not, -1 where hardly.
+    Yields dicts of `pixels` uint8 [B, 3, H, W], `captions` int64 [B / 4, L] of the first quarter of the
+    pictures (texts cost as much as pictures this small), `words` int64 [C, L'] (one prompt of each word) and
+    `shown` float32 [B, C]: 1 where the picture shows the word, 0 where not, -1 where hardly.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
             if kept and kept[0].picture.shape == scenes[0].picture.shape:
                 scenes += kept[: self.batch - fresh]
             scenes += [draw_scene((self.seed, step, i), stage.world) for i in range(len(scenes), self.batch)]
-            kept = scenes[:fresh]
+            kept = scenes[: self.batch - fresh]
             yield self._collate(scenes, rng)
 
     def _collate(self, scenes: list[Scene], rng: np.random.Generator) -> dict[str, Tensor]:
-        captions = [self._caption(scene, rng) for scene in scenes[: self.batch // 2]]
+        captions = [self._caption(scene, rng) for scene in scenes[: self.batch // 4]]
         pixels = (
             torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).contiguous()
         )

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from tokenizer import learn_tokenizer
 from torch.utils.data import DataLoader
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from clip_surgery_hub.scenes import World, describe, draw_scene, load_sprites
 
@@ -55,6 +55,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument(
+        "--precision",
+        default="bf16-mixed",
+        choices=["bf16-mixed", "32-true"],
+        help="32-true where the processor has no bfloat16 arithmetic",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        default=None,
+        help="begin with the weights of this folder instead of random ones",
+    )
     parser.add_argument(
         "--compile", action="store_true", help="compile the vision tower (needs a C++ compiler on CPUs)"
     )
@@ -113,11 +125,16 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     lightning.seed_everything(options.seed)
+    if options.start and not (options.out / "tokenizer.json").exists():
+        CLIPTokenizer.from_pretrained(options.start).save_pretrained(options.out)
     tokenizer = tokenizer_of(options.out)
     stages = stages_of(options)
     model = build_clip(
         tokenizer, size=options.size, patch=options.patch, width=options.width, depth=options.depth
     )
+    if options.start:
+        started = CLIPModel.from_pretrained(options.start, dtype=torch.float32)
+        model.load_state_dict(started.state_dict())
     task = TrainClip(model, stages, steps=options.steps, decay=options.decay, compiled=options.compile)
     model.config.save_pretrained(options.out)
     (options.out / "options.json").write_text(json.dumps(vars(options), default=str, indent=1))
@@ -131,7 +148,7 @@ def main() -> None:
     trainer = lightning.Trainer(
         max_steps=2 * options.steps,
         max_epochs=1,
-        precision="bf16-mixed",
+        precision=options.precision,
         logger=CSVLogger(options.out, name="", version="log", flush_logs_every_n_steps=20),
         log_every_n_steps=20,
         callbacks=[

@@ -58,6 +58,8 @@ def load_checkpoint(
         OSError: where there is no checkpoint, or it cannot be reached.
         ValueError: for files that are damaged, incomplete or of no model of `transformers`.
     """
+    if not Path(source).is_dir() and not _answers(source, revision):
+        source = _folder_in_cache(source, revision)
     model = _load_model(source, dtype, revision)
     tokenizer = normalisation = None
     if any(_find(source, name, revision) for name in _TOKENIZER_FILES):
@@ -66,6 +68,32 @@ def load_checkpoint(
         normalisation = _load_normalisation(source, revision)
     words = _find(source, _WORDS_FILE, revision)
     return Checkpoint(model, tokenizer, normalisation, None if words is None else read_known_words(words))
+
+
+def _answers(source: str, revision: str | None) -> bool:
+    """Whether the hub can be asked; else its client would knock for every file, half a minute at each."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision))
+    except HfHubHTTPError:  # an answer, if a refusal: transformers tells what it means
+        return True
+    except Exception:  # of whichever network library the client uses, or of its offline mode
+        return False
+    return True
+
+
+def _folder_in_cache(source: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return str(snapshot_download(source, revision=revision, local_files_only=True))
+    except OSError as error:
+        raise OSError(
+            f"the model {source} cannot be loaded: it is not in the cache and the hub cannot be reached; "
+            "check the name and the network, or give a folder; list_models() tells what can be named."
+        ) from error
 
 
 def _load_model(source: str, dtype: torch.dtype, revision: str | None) -> nn.Module:
