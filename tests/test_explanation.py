@@ -152,6 +152,53 @@ def test_other_features_are_refused_with_those_there_are(three: Explanation) -> 
         three.segment("operated")  # type: ignore[arg-type]
 
 
+def test_combined_points_are_on_any_of_the_texts_chosen() -> None:
+    operated = torch.zeros(3, 4, 8)
+    operated[0, :2, :2], operated[1, 2:, 6:], operated[2, 2:, :2] = 1.0, 1.0, 1.0
+    operated[:2, :2, 4:6], operated[:2, 2:, 2:4] = -0.5, -0.4  # the lowest cells of both
+    explanation = of_maps(operated, 40, 80)
+    (points,) = explanation.combined_points(["text 0", "text 1"])
+    assert points.xy[points.labels == 1].tolist() == [[10, 10], [70, 30]]
+    assert points.xy[points.labels == 0].tolist() == [[50, 10], [30, 30]]
+    assert len(explanation.combined_points()[0].xy[explanation.combined_points()[0].labels == 1]) == 3
+    with pytest.raises(ValueError, match="'text 9' was not explained; the texts are 'text 0', 'text 1'"):
+        explanation.combined_points(["text 9"])
+
+
+def test_labels_are_ranked_by_score(three: Explanation) -> None:
+    scores = torch.tensor([[0.1, 0.3], [0.2, -0.2], [-0.3, -0.1]])
+    explanation = dataclasses.replace(three, scores=scores)
+    named = [[label.text for label in labels] for labels in explanation.labels(threshold=0.1)]
+    assert named == [["person", "bench"], ["bench"], []]
+    named = [[label.text for label in labels] for labels in explanation.labels(top_k=1)]
+    assert named == [["person"], ["bench"], ["person"]]
+    assert explanation.labels(top_k=9)[0][0].score == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "either threshold or top_k, got threshold=None and top_k=None"),
+        ({"threshold": 0.1, "top_k": 2}, "either threshold or top_k, got threshold=0.1 and top_k=2"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+    ],
+)
+def test_labels_need_one_measure(three: Explanation, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        three.labels(**options)
+
+
+def test_present_texts_reach_the_threshold(three: Explanation) -> None:
+    known = dataclasses.replace(three, presence=torch.tensor([[0.5, 0.9], [1.0, 0.0], [0.2, 0.3]]))
+    assert known.present(0.5) == [[True, True], [True, False], [False, False]]
+    assert known[1].present() == [[True, False]]
+    assert known != three
+    assert known.to_dict()["pictures"][0]["texts"][1]["presence"] == pytest.approx(0.9)
+    assert three.to_dict()["pictures"][0]["texts"][1]["presence"] is None
+    with pytest.raises(ValueError, match="embeddings were given in place of texts"):
+        three.present()
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.1])
 def test_thresholds_are_shares(three: Explanation, threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold must lie in"):

@@ -28,6 +28,7 @@ def explanation_of(pictures: int, *, seed: int = 0) -> Explanation:
         settings=Settings(
             model="m", method="none", templates=("a {}", "the {}"), size=64, window=32, stride=16
         ),
+        presence=None if pictures == 1 else torch.rand(pictures, 2, generator=generator),
     )
 
 

@@ -279,6 +279,60 @@ def test_points_lie_in_the_picture_as_many_positive_as_negative(seed, rows, colu
     assert (points >= 0).all() and (points < torch.tensor([width, height])).all()
 
 
+@quick
+@given(seeds, st.integers(1, 4), st.sampled_from([0.3, 0.8]))
+def test_combined_points_are_positive_for_each_text_and_negative_for_their_mean(seed, texts, threshold):
+    grid, size = (6, 8), (480, 640)
+    similarity = torch.rand(48, texts, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    on = []
+    for text in range(texts):
+        points, labels = slow_points(similarity[:, text], grid, size, threshold, 2)
+        on += [point for point in points[: sum(labels)] if point not in on]
+    low, high = similarity.amin(0), similarity.amax(0)
+    points, labels = slow_points(((similarity - low) / (high - low)).mean(1), grid, size, threshold, 2)
+    off = [point for point in points[sum(labels) :] if point not in on]
+    points, labels = functional.combined_points(similarity, grid, size, threshold)
+    assert points.tolist() == on + off
+    assert labels.tolist() == [1] * len(on) + [0] * len(off)
+
+
+def test_combined_points_of_one_text_are_its_points(expected):
+    similarity = expected["similarity_class_set"][0, 1:, :1]
+    points, labels = functional.combined_points(similarity, (8, 8), (480, 640))
+    assert torch.equal(points, expected["points_0"]) and torch.equal(labels, expected["labels_0"])
+
+
+def test_combined_points_need_a_text():
+    with pytest.raises(ValueError, match=r"\[N, K\], K >= 1 texts of one image, got \[64, 0\]"):
+        functional.combined_points(torch.zeros(64, 0), (8, 8), (64, 64))
+
+
+@quick
+@given(seeds, st.integers(1, 3), st.integers(1, 4), st.integers(1, 5))
+def test_presence_counts_the_words_that_answer_less(seed, images, texts, words):
+    tokens, embeds = unit_vectors(seed, images, 1 + 6, 8), unit_vectors(seed + 1, texts + words, 8)
+    reference = torch.cat([embeds[texts:], embeds[:1]])  # the first text is a reference word, too
+    found = functional.presence(tokens, embeds[:texts], reference)
+    for image in range(images):
+        for text in range(texts):
+            shares = []
+            for rows in (tokens[image, :1], tokens[image, 1:]):  # CLS, then the highest patch
+                score = max(float(row @ embeds[text]) for row in rows)
+                others = [max(float(row @ word) for row in rows) for word in reference]
+                equal = [math.isclose(other, score, abs_tol=1e-6) for other in others]
+                less = [other < score and not same for other, same in zip(others, equal, strict=True)]
+                shares.append((sum(less) + sum(equal) / 2) / len(others))
+            assert float(found[image, text]) == pytest.approx(sum(shares) / 2, abs=1e-6)
+
+
+def test_presence_needs_reference_words_of_the_same_space():
+    tokens, texts = torch.zeros(1, 5, 8), torch.zeros(2, 8)
+    with pytest.raises(ValueError, match=r"\[R, C\] with R >= 1 and C = 8, got \[0, 8\]"):
+        functional.presence(tokens, texts, torch.zeros(0, 8))
+    with pytest.raises(ValueError, match=r"C = 8, got \[3, 4\]"):
+        functional.presence(tokens, texts, torch.zeros(3, 4))
+
+
 @pytest.mark.parametrize(
     ("similarity", "grid"), [(torch.full((16,), 0.7), (4, 4)), (torch.tensor([0.7]), (1, 1))]
 )

@@ -23,9 +23,10 @@ from transformers import (
 )
 
 from clip_surgery_hub import hub
-from clip_surgery_hub.functional import feature_surgery, unit_length
+from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.pictures import PictureError
+from clip_surgery_hub.text import reference_words
 
 TEXTS = ["bench", "person", "ground"]
 GOLDEN_FOLDER = os.path.join(os.path.dirname(__file__), "golden", "clip_vit", "checkpoint")
@@ -321,6 +322,18 @@ def test_embeddings_by_name_stand_for_texts(clip):
         clip.explain(image, {"bench": embeds[:1]})
     with pytest.raises(ValueError, match=r"C = 9"):
         clip.explain(image, {"a": torch.ones(9), "b": torch.ones(9)})
+
+
+def test_presence_compares_texts_with_the_reference_words(clip):
+    images = [picture(40, 60), picture(32, 32, seed=1)]
+    result = clip.explain(images, TEXTS)
+    prompt = ["a photo of a {}."]
+    texts, words = (clip.encode_text(some, prompt) for some in (TEXTS, reference_words()))
+    for number, tokens in enumerate(clip.encode(images).tokens):
+        wanted = presence(tokens[None], texts, words)
+        torch.testing.assert_close(result.presence[number : number + 1], wanted, atol=0.005, rtol=0)
+    embeds = dict(zip(TEXTS, clip.encode_text(TEXTS), strict=True))
+    assert clip.explain(images, embeds).presence is None
 
 
 def test_a_window_slides_over_a_large_picture(clip):

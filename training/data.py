@@ -45,17 +45,21 @@ def prompts(words: Sequence[str], rng: np.random.Generator) -> list[str]:
     ]
 
 
+def training_look(look: float = 1.0, *, colour: float, redraw: float) -> Variation:
+    """How far objects depart from their icons; `look` 1 is all the way, 0 draws them as they are."""
+    return Variation(
+        rotation=25 * look, stretch=0.2 * look, colour=colour * look, redraw=redraw * look, blur=0.02 * look
+    )
+
+
 def training_world(
     size: int,
     objects: tuple[int, int],
     scale: tuple[float, float],
     styles: tuple[str, ...] | None,
-    *,
-    redraw: float = 0.3,
-    colour: float = 0.6,
+    variation: Variation,
 ) -> World:
-    """The world as training draws it: all sizes and numbers, looks spread far beyond the icons."""
-    look = Variation(rotation=30, stretch=0.25, colour=colour, redraw=redraw, blur=0.03)
+    """The world as training draws it: twins, overlaps, and backgrounds of turned colours among the named."""
     return World(
         size=(size, size),
         objects=objects,
@@ -64,7 +68,7 @@ def training_world(
         twins=0.12,
         overlap=0.4,
         plain=0.35,
-        variation=look,
+        variation=variation,
     )
 
 

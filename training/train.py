@@ -1,7 +1,7 @@
 """Train the bundled CLIP on the drawn world: one command, any accelerator, goes on where it was stopped.
 
-    python training/train.py --out runs/scenes --steps 2180
-    python training/train.py --out runs/without-noto --steps 3000 --leave-out noto
+    python training/train.py --out runs/scenes
+    python training/train.py --out runs/without-noto --leave-out noto
     python training/export.py runs/scenes src/clip_surgery_hub/assets/clip_vit_tiny.scenes
 
 The same command continues a stopped run from its last checkpoint. Everything is drawn from `--seed`.
@@ -17,7 +17,7 @@ import lightning
 import numpy as np
 import torch
 from clip import CONTEXT, TrainClip, build_clip
-from data import SceneBatches, Stage, prompts, training_world, words_of_the_world
+from data import SceneBatches, Stage, prompts, training_look, training_world, words_of_the_world
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from tokenizer import learn_tokenizer
@@ -32,8 +32,8 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2180)
-    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=80, help="native side in pixels")
     parser.add_argument("--patch", type=int, default=8)
     parser.add_argument("--width", type=int, default=192)
@@ -43,14 +43,14 @@ def parse() -> argparse.Namespace:
         "--until",
         type=float,
         nargs=3,
-        default=[0.42, 0.68, 0.985],
+        default=[0.63, 0.81, 0.98],
         help="shares of the steps that end stages",
     )
     parser.add_argument(
         "--decay", type=float, default=0.3, help="share of steps over which the rate falls to zero"
     )
-    parser.add_argument("--redraw", type=float, default=0.12)
-    parser.add_argument("--colour", type=float, default=0.3)
+    parser.add_argument("--redraw", type=float, default=0.04)
+    parser.add_argument("--colour", type=float, default=0.15)
     parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
@@ -91,18 +91,17 @@ def stages_of(options: argparse.Namespace) -> list[Stage]:
         keep: float = 1.0,
         look: float = 1.0,
     ) -> Stage:
-        redraw, colour = options.redraw * look, options.colour * look
-        world = training_world(size, objects, scale, styles, redraw=redraw, colour=colour)
-        return Stage(until=until, world=world, keep=keep)
+        variation = training_look(look, colour=options.colour, redraw=options.redraw)
+        return Stage(until=until, world=training_world(size, objects, scale, styles, variation), keep=keep)
 
     native, patch = options.size, options.patch
-    small, middle = (round(native * share / patch) * patch for share in (0.4, 0.7))
+    small, larger, middle = (round(native * share / patch) * patch for share in (0.4, 0.5, 0.7))
     first, second, third = options.until
     return [
-        stage(first / 2, small, (1, 1), (0.6, 1.0), look=0.5),
-        stage(first, small, (1, 1), (0.5, 1.0)),
+        stage(first / 2, small, (1, 1), (0.6, 1.0), look=0.4),
+        stage(first, larger, (1, 1), (0.5, 1.0)),
         stage(second, middle, (1, 3), (0.3, 0.75), options.keep),
-        stage(third, native, (1, 5), (0.1, 0.6), options.keep),
+        stage(third, native, (1, 5), (0.2, 0.6), options.keep),
         stage(1.0, native, (1, 5), (0.1, 0.6)),
     ]
 

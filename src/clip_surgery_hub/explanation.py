@@ -10,27 +10,43 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from clip_surgery_hub.functional import map_to_boxes, similarity_map, similarity_to_points
+from clip_surgery_hub.explanation_fields import check_fields
+from clip_surgery_hub.functional import (
+    combined_points,
+    highest_text,
+    map_to_boxes,
+    similarity_map,
+    similarity_to_points,
+)
 from clip_surgery_hub.settings import Settings
 from clip_surgery_hub.storage import read_parts, write_parts
 
-__all__ = ["Explanation", "Features", "Points", "Settings"]
+__all__ = ["PRESENT", "Explanation", "Features", "Label", "Points", "Settings"]
 
 Features = Literal["plain", "surgery"]
+PRESENT = 0.85
+"""The least presence of a text that is taken to be in a picture."""
 
 
 class Points(NamedTuple):
     """Where a text is, and where it is not, as a promptable segmenter such as SAM takes it.
 
     Attributes:
-        xy: ``[2k, 2]`` int64, x then y in pixels of the picture; the k highest places, then the k lowest.
-        labels: ``[2k]`` uint8, k ones (on the text), then k zeros (off it).
+        xy: ``[P+Q, 2]`` int64, x then y in pixels of the picture: the P highest places, then the Q lowest.
+            P = Q for one text; several texts combined may have more of the first.
+        labels: ``[P+Q]`` uint8, P ones (on the text), then Q zeros (off it).
     """
 
     xy: Tensor
     labels: Tensor
+
+
+class Label(NamedTuple):
+    """A text that a picture shows, and its score after feature surgery."""
+
+    text: str
+    score: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +65,8 @@ class Explanation:
         scores: ``[B, T]``, the scores for multi-label recognition: CLS after feature surgery.
         plain_scores: ``[B, T]``, cosine similarity of CLS and text, in [-1, 1].
         settings: how it was made.
+        presence: ``[B, T]`` in [0, 1], how surely each text is in each picture at all (about 1/2 for one that
+            is not, see `functional.presence`); None where embeddings were given in place of texts.
 
     All tensors are float32 on the CPU.
 
@@ -64,9 +82,10 @@ class Explanation:
     scores: Tensor
     plain_scores: Tensor
     settings: Settings
+    presence: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_fields(self)
+        check_fields(self)
 
     @property
     def similarity(self) -> list[Tensor]:
@@ -107,6 +126,70 @@ class Explanation:
             for similarity, picture in zip(self.similarity, self.pictures, strict=True)
         ]
 
+    def combined_points(self, texts: Sequence[str] | None = None, threshold: float = 0.8) -> list[Points]:
+        """Points on and off several texts at once, for one mask of all of them ("dog+ball").
+
+        Args:
+            texts: which of the explained texts; None for all of them.
+            threshold: see :meth:`points`.
+
+        Returns:
+            B :class:`Points`: on each of the texts, and off their mean map.
+
+        Raises:
+            ValueError: for a text that was not explained, no text, or a threshold outside [0, 1].
+        """
+        chosen = [self._number_of(text) for text in (self.texts if texts is None else texts)]
+        pairs = zip(self.similarity, self.pictures, strict=True)
+        return [
+            Points(
+                *combined_points(
+                    maps[chosen].flatten(1).T, _pair(maps.shape[1:]), _pair(picture.shape), threshold
+                )
+            )
+            for maps, picture in pairs
+        ]
+
+    def present(self, threshold: float = PRESENT) -> list[list[bool]]:
+        """Whether each text is in each picture: :attr:`presence` of at least ``threshold``.
+
+        Raises:
+            ValueError: where presence is not known, since embeddings were given in place of texts.
+        """
+        if self.presence is None:
+            raise ValueError(
+                "Presence compares texts with other words, and embeddings were given in place of texts: "
+                "explain the texts themselves."
+            )
+        answer: list[list[bool]] = (self.presence >= threshold).tolist()
+        return answer
+
+    def labels(self, *, threshold: float | None = None, top_k: int | None = None) -> list[list[Label]]:
+        """Which texts each picture shows, by their scores (multi-label recognition).
+
+        Args:
+            threshold: the least score of a label; scores after feature surgery have no fixed scale, so choose
+                it on a few pictures of your own.
+            top_k: that many labels for every picture, or all texts where there are fewer.
+
+        Returns:
+            B lists of :class:`Label`, the highest score first.
+
+        Raises:
+            ValueError: unless exactly one of the two is given, or for a ``top_k`` below 1.
+        """
+        if (threshold is None) == (top_k is None):
+            raise ValueError(f"Give either threshold or top_k, got threshold={threshold} and top_k={top_k}.")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        ranked = [
+            sorted(map(Label, self.texts, scores), key=lambda label: -label.score)
+            for scores in self.scores.tolist()
+        ]
+        if threshold is None:
+            return [labels[:top_k] for labels in ranked]
+        return [[label for label in labels if label.score >= threshold] for labels in ranked]
+
     def boxes(self, threshold: float = 0.5) -> list[list[Tensor]]:
         """Boxes around the connected parts of each heatmap above a threshold.
 
@@ -145,7 +228,7 @@ class Explanation:
             raise ValueError(f'features must be "plain" or "surgery", got {features!r}.')
         chosen = self.plain if features == "plain" else self.operated
         return [
-            _highest(similarity, _pair(picture.shape))
+            highest_text(similarity, _pair(picture.shape))
             for similarity, picture in zip(chosen, self.pictures, strict=True)
         ]
 
@@ -180,6 +263,7 @@ class Explanation:
                     "text": text,
                     "score": float(self.scores[index, number]),
                     "plain_score": float(self.plain_scores[index, number]),
+                    "presence": None if self.presence is None else float(self.presence[index, number]),
                     "points": points[number].xy.tolist(),
                     "labels": points[number].labels.tolist(),
                     "boxes": boxes[number].tolist(),
@@ -207,6 +291,8 @@ class Explanation:
             OSError: if it cannot be written.
         """
         tensors = {"scores": self.scores, "plain_scores": self.plain_scores}
+        if self.presence is not None:
+            tensors["presence"] = self.presence
         tensors |= {f"operated.{index}": operated for index, operated in enumerate(self.operated)}
         tensors |= {f"plain.{index}": plain for index, plain in enumerate(self.plain)}
         record = {
@@ -235,11 +321,17 @@ class Explanation:
                 scores=tensors["scores"],
                 plain_scores=tensors["plain_scores"],
                 settings=Settings.from_dict(record["settings"]),
+                presence=tensors.get("presence"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"The explanation saved in {folder} is damaged: {error}. Save it again."
             ) from error
+
+    def _number_of(self, text: str) -> int:
+        if text not in self.texts:
+            raise ValueError(f"{text!r} was not explained; the texts are {_listed(self.texts, most=20)}.")
+        return self.texts.index(text)
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -256,6 +348,7 @@ class Explanation:
             plain=tuple(self.plain[number] for number in chosen),
             scores=self.scores[chosen],
             plain_scores=self.plain_scores[chosen],
+            presence=None if self.presence is None else self.presence[chosen],
         )
 
     def __iter__(self) -> Iterator[Explanation]:
@@ -274,6 +367,7 @@ class Explanation:
             and all(map(torch.equal, self.plain, other.plain))
             and torch.equal(self.scores, other.scores)
             and torch.equal(self.plain_scores, other.plain_scores)
+            and _same(self.presence, other.presence)
         )
 
     def __repr__(self) -> str:
@@ -285,6 +379,10 @@ class Explanation:
             counted.append(f"background {_listed(self.background)}")
         depth = "" if settings.depth is None else f" at depth {settings.depth}"
         return f"Explanation({', '.join(counted)}, {settings.model}, {settings.method}{depth})"
+
+
+def _same(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is second if first is None or second is None else torch.equal(first, second)
 
 
 def _listed(texts: tuple[str, ...], most: int = 4) -> str:
@@ -304,63 +402,3 @@ def _pair(shape: Sequence[int]) -> tuple[int, int]:
 def _heatmap(similarity: Tensor, size: tuple[int, int]) -> Tensor:
     """Similarity of one picture and text ``[h, w]`` -> heatmap ``[H, W]``."""
     return similarity_map(similarity.reshape(1, -1, 1), _pair(similarity.shape), size)[0, 0]
-
-
-def _highest(similarity: Tensor, size: tuple[int, int]) -> Tensor:
-    """Similarity ``[T, h, w]`` -> number of the highest at every pixel ``[H, W]``, the first among equals.
-
-    One text at a time: all at once would take T times the memory of the picture.
-    """
-    best, winner = torch.full(size, -torch.inf), torch.zeros(size, dtype=torch.int64)
-    for number, one in enumerate(similarity):
-        resized = interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-        higher = resized > best
-        best, winner = torch.where(higher, resized, best), winner.masked_fill_(higher, number)
-    return winner
-
-
-def _check_fields(explanation: Explanation) -> None:
-    texts, background, pictures = explanation.texts, explanation.background, explanation.pictures
-    for name, words in (("texts", texts), ("background", background)):
-        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-            raise ValueError(f"{name} must be a tuple of strings, got {words!r}.")
-    if not texts:
-        raise ValueError("An explanation needs at least one text, got none.")
-    for name in ("operated", "plain"):
-        tensors = getattr(explanation, name)
-        if len(tensors) != len(pictures):
-            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(pictures)} pictures: one each.")
-        for tensor in tensors:
-            if tensor.ndim != 3 or tensor.shape[0] != len(texts) + len(background) or tensor.numel() == 0:
-                raise ValueError(
-                    f"Each tensor of {name} must have shape [T+K, h, w] with T+K = "
-                    f"{len(texts)} + {len(background)}, got {list(tensor.shape)}."
-                )
-    for picture in pictures:
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
-            raise ValueError(
-                f"Each picture must be a uint8 array [H, W, 3], got {picture.dtype} {list(picture.shape)}."
-            )
-    for operated, plain in zip(explanation.operated, explanation.plain, strict=True):
-        if operated.shape != plain.shape:
-            raise ValueError(
-                "operated and plain must lie on the same grid, "
-                f"got {list(operated.shape)} and {list(plain.shape)}."
-            )
-    for name in ("scores", "plain_scores"):
-        scores = getattr(explanation, name)
-        if scores.shape != (len(pictures), len(texts)):
-            raise ValueError(
-                f"{name} must have shape [B, T] = [{len(pictures)}, {len(texts)}], got {list(scores.shape)}."
-            )
-    for tensor in (*explanation.operated, *explanation.plain, explanation.scores, explanation.plain_scores):
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or tensor.requires_grad:
-            raise ValueError(
-                f"Tensors must be detached float32 on the CPU, got {tensor.dtype} on {tensor.device}"
-                f"{' with a gradient' if tensor.requires_grad else ''}: .detach().float().cpu()."
-            )
-        if not tensor.isfinite().all():
-            raise ValueError(
-                "The similarity holds values that are not finite. Half precision may have overflowed: "
-                "load the model with dtype=torch.float32."
-            )

@@ -15,12 +15,12 @@ from clip_surgery_hub.checkpoint import load_checkpoint
 from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation
-from clip_surgery_hub.functional import feature_surgery, unit_length
+from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.hub import resolve
 from clip_surgery_hub.known_words import unseen_words
 from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
 from clip_surgery_hub.settings import Settings
-from clip_surgery_hub.text import embed_texts
+from clip_surgery_hub.text import embed_texts, reference_words
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import apply_surgery
 from clip_surgery_hub.windows import window_cells
@@ -28,6 +28,7 @@ from clip_surgery_hub.windows import window_cells
 __all__ = ["CLIPSurgery", "EncodedImages", "Redundant"]
 
 Redundant = Literal["auto", "class_set", "empty_text", "none"]
+PRESENCE_PROMPT = "a photo of a {}."
 Texts = str | Sequence[str] | Mapping[str, Tensor]
 
 
@@ -177,6 +178,7 @@ class CLIPSurgery:
                 redundant=redundant if isinstance(redundant, str) else "given",
                 templates="given" if isinstance(texts, Mapping) else "paper",
             ),
+            presence=None if isinstance(texts, Mapping) else self._presence(encoded, names),
         )
 
     def encode(
@@ -355,6 +357,15 @@ class CLIPSurgery:
         if redundant == "empty_text" or (redundant == "auto" and len(class_set) == 1):
             return self.encode_text([""])
         return None
+
+    def _presence(self, encoded: EncodedImages, texts: Sequence[str]) -> Tensor:
+        """`functional.presence` of each picture and text, ``[B, T]``, by one prompt each, which is quick."""
+        words = [*texts, *reference_words()]
+        embeds = embed_texts(
+            self.model, self.tokenizer, words, templates=[PRESENCE_PROMPT], truncate=True, cache=self.cache
+        )
+        text_embeds, reference_embeds = embeds[: len(texts)], embeds[len(texts) :]
+        return torch.cat([presence(one[None], text_embeds, reference_embeds) for one in encoded.tokens])
 
     def _warn_of_unseen_words(self, texts: Sequence[str]) -> None:
         unseen = [] if self.known_words is None else unseen_words(texts, self.known_words)

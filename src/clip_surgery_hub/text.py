@@ -65,6 +65,11 @@ def class_names(name: str) -> tuple[str, ...]:
     return tuple(named[name])
 
 
+def reference_words() -> tuple[str, ...]:
+    """Common things of many kinds: what a text is compared with to tell whether a picture shows it at all."""
+    return tuple(_prompts()["reference_words"])
+
+
 def embed_texts(
     model: nn.Module,
     tokenizer: Any,
