@@ -16,7 +16,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
-    "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes",
+    "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
+    "explanation_fields segmentation",
     "towers text windows checkpoint explanation plot outputs",
     "transform encoding",
     "model",

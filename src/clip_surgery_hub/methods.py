@@ -60,11 +60,11 @@ class Method:
     residual: bool = True
     mlp: bool = False
     reference: str = ""
-    arguments: frozenset[str] = field(init=False)
+    arguments: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        asked = frozenset(inspect.signature(self.mix).parameters) if self.mix else frozenset()
-        if unknown := asked - set(ARGUMENTS):
+        asked = tuple(inspect.signature(self.mix).parameters) if self.mix else ()
+        if unknown := set(asked) - set(ARGUMENTS):
             raise ValueError(
                 f"method {self.name!r}: mix asks for {', '.join(sorted(unknown))}; "
                 f"it can be given {', '.join(ARGUMENTS)}"

@@ -247,7 +247,7 @@ def is_watched(block: Any) -> bool:
     if block.training and block.self_attn.dropout > 0:
         return True
     for module in block.modules():
-        if "forward" in vars(module) or module._forward_pre_hooks:
+        if "forward" in module.__dict__ or module._forward_pre_hooks:
             return True
         if module._backward_hooks or module._backward_pre_hooks:
             return True
