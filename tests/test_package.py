@@ -18,7 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
     "explanation_fields segmentation",
-    "towers text windows checkpoint explanation plot outputs",
+    "towers text windows checkpoint explanation plot plot_tasks outputs",
+    "prompts",
     "transform encoding",
     "model",
     "cli",

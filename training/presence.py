@@ -28,7 +28,7 @@ from clip_surgery_hub.transform import surgery
 
 
 def standing(score: Tensor, reference: Tensor) -> Tensor:
-    """How many deviations the score lies above the reference's middle, both told robustly: [P], [P, R] -> [P]."""
+    """How many deviations the score lies above the middle of the reference: [P], [P, R] -> [P]."""
     middle = reference.median(1).values
     spread = (reference - middle[:, None]).abs().median(1).values
     return (score - middle) / spread.clamp(min=1e-6)

@@ -82,3 +82,17 @@ def gather_texts(texts: Sequence[str], text_file: Path | None) -> list[str]:
     if twice:
         raise ValueError(f"The text {twice[0]!r} was given twice. Give each text once.")
     return given
+
+
+def parts_of(text: str) -> list[str]:
+    """The texts that are combined by plus signs: ``dog+ball`` is both; one without is itself.
+
+    Raises:
+        ValueError: for a sign with nothing on one side, or the same text twice.
+    """
+    parts = [part.strip() for part in text.split("+")]
+    if "" in parts:
+        raise ValueError(f"A text is missing beside a plus sign in {text!r}. Write it as 'dog+ball'.")
+    if len(set(parts)) < len(parts):
+        raise ValueError(f"{text!r} combines a text with itself. Give each text once.")
+    return parts

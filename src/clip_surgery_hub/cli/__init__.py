@@ -1,0 +1,48 @@
+"""The command line: one file per command, each a few lines over the library.
+
+Nothing heavier than typer and rich is imported before a command has something to do, so that ``--help``
+answers at once. Bad input is answered with one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clip_surgery_hub import __version__
+from clip_surgery_hub.cli.explain import explain
+from clip_surgery_hub.cli.label import label
+from clip_surgery_hub.cli.models import models
+from clip_surgery_hub.cli.points import points
+from clip_surgery_hub.cli.segment import segment
+
+app = typer.Typer(
+    name="clip-surgery",
+    help="Where in this picture does CLIP see that?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (explain, points, label, segment, models):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="clip-surgery")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Where in this picture does CLIP see that?"""

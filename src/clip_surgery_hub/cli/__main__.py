@@ -1,0 +1,5 @@
+"""``python -m clip_surgery_hub.cli``."""
+
+from clip_surgery_hub.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""``clip-surgery explain``: where each text is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.run import Record, Request, Task, run
+
+if TYPE_CHECKING:
+    from clip_surgery_hub.model import CLIPSurgery
+
+
+def explain(
+    pictures: options.Pictures,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    background: options.Background = None,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = "clip_surgery",
+    depth: options.Depth = None,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show where in each picture each text is.
+
+    Writes a folder per picture: a panel, an overlay per text, the raw maps, a JSON with scores and points.
+    """
+
+    def prepare() -> Task:
+        texts = gather_texts(text or [], text_file)
+
+        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
+            from clip_surgery_hub.outputs import record, write_explanation, write_results
+
+            explanation = clip.explain(path, texts, size=size, background=background or ())
+            result = record(explanation, picture=path)
+            if folder is not None:
+                write_results(folder, result, lambda place: write_explanation(explanation, place))
+            return result
+
+        return Task("explaining", texts, answer, scores)
+
+    run(
+        Request(
+            pictures=pictures,
+            model=model,
+            method=method,
+            depth=depth,
+            device=device,
+            dtype=dtype,
+            out=out,
+            as_json=as_json,
+        ),
+        prepare,
+    )
+
+
+def scores(record: Record) -> str:
+    """The score of each text."""
+    return ", ".join(f"{one['text']} {one['score']:.3f}" for one in record["texts"])

@@ -1,0 +1,78 @@
+"""``clip-surgery label``: which of the texts a picture shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.run import Record, Request, Task, run
+
+if TYPE_CHECKING:
+    from clip_surgery_hub.model import CLIPSurgery
+
+
+def label(
+    pictures: options.Pictures,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels each picture gets.")] = 5,
+    threshold: Annotated[
+        float | None, typer.Option(help="The least score of a label; --top-k is left aside then.")
+    ] = None,
+    background: options.Background = None,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = "clip_surgery",
+    depth: options.Depth = None,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say which of the texts each picture shows, the surest first.
+
+    Writes a folder per picture with a JSON of the labels, their scores and their presence.
+    """
+
+    def prepare() -> Task:
+        texts = gather_texts(text or [], text_file)
+
+        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
+            from clip_surgery_hub.outputs import record, write_results
+
+            explanation = clip.explain(path, texts, size=size, background=background or ())
+            chosen = {"threshold": threshold} if threshold is not None else {"top_k": top_k}
+            whole = record(explanation, picture=path)
+            per_text = {one["text"]: one for one in whole.pop("texts")}
+            whole["labels"] = [
+                {"text": one.text, "score": one.score, "presence": per_text[one.text]["presence"]}
+                for one in explanation.labels(**chosen)[0]  # type: ignore[arg-type]
+            ]
+            if folder is not None:
+                write_results(folder, whole, lambda place: None)
+            return whole
+
+        return Task("labelling", texts, answer, labels)
+
+    run(
+        Request(
+            pictures=pictures,
+            model=model,
+            method=method,
+            depth=depth,
+            device=device,
+            dtype=dtype,
+            out=out,
+            as_json=as_json,
+        ),
+        prepare,
+    )
+
+
+def labels(record: Record) -> str:
+    """The labels and their scores."""
+    return ", ".join(f"{one['text']} {one['score']:.3f}" for one in record["labels"]) or "no label"

@@ -1,0 +1,71 @@
+"""``clip-surgery points``: places on and off each text, as a promptable segmenter takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_surgery_hub.arguments import gather_texts, parts_of
+from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.run import Record, Request, Task, run
+
+if TYPE_CHECKING:
+    from clip_surgery_hub.model import CLIPSurgery
+
+
+def points(
+    pictures: options.Pictures,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    keep_absent: options.KeepAbsent = False,
+    background: options.Background = None,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = "clip_surgery",
+    depth: options.Depth = None,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Mark places on each text and off it, in pixels, to prompt a segmenter such as SAM with.
+
+    "dog+ball" combines texts: places on either, off both. Texts that do not seem to be in a picture are left
+    out. Writes a folder per picture: a panel with the points drawn, and a JSON with their coordinates.
+    """
+
+    def prepare() -> Task:
+        asked = gather_texts(text or [], text_file)
+        texts = list(dict.fromkeys(part for one in asked for part in parts_of(one)))
+
+        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
+            from clip_surgery_hub.outputs import points_record, write_points, write_results
+            from clip_surgery_hub.prompts import prompts_of
+
+            explanation = clip.explain(path, texts, size=size, background=background or ())
+            prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
+            result = points_record(explanation, prompts, picture=path)
+            if folder is not None:
+                write_results(folder, result, lambda place: write_points(explanation, prompts, place))
+            return result
+
+        return Task("pointing", texts, answer, counts)
+
+    run(
+        Request(
+            pictures=pictures,
+            model=model,
+            method=method,
+            depth=depth,
+            device=device,
+            dtype=dtype,
+            out=out,
+            as_json=as_json,
+        ),
+        prepare,
+    )
+
+
+def counts(record: Record) -> str:
+    """How many points lie on each text."""
+    return ", ".join(f"{one['text']} {sum(one['labels'])}" for one in record["prompts"]) or "nothing is there"

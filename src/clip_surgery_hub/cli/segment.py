@@ -1,0 +1,83 @@
+"""``clip-surgery segment``: the best text of every pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.run import Record, Request, Task, run
+
+if TYPE_CHECKING:
+    from clip_surgery_hub.model import CLIPSurgery
+
+
+def segment(
+    pictures: options.Pictures,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    background: options.Background = None,
+    features: Annotated[
+        str, typer.Option(help="plain: cosine similarity, as the paper; surgery: after feature surgery.")
+    ] = "plain",
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Side of a sliding window in pixels (default: none).")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="Step of the window in pixels (default: half of it).")
+    ] = None,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = "clip_surgery",
+    depth: options.Depth = None,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Give every pixel the text that fits it best, out of the texts and the background texts.
+
+    Writes a folder per picture: segments.png, whose pixels number the texts, an overlay, and a JSON with the
+    mask of each text in COCO's run lengths.
+    """
+
+    def prepare() -> Task:
+        texts = gather_texts(text or [], text_file)
+        if features not in ("plain", "surgery"):
+            raise ValueError(f"There are no features {features!r}. Choose plain or surgery.")
+
+        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
+            from clip_surgery_hub.outputs import segments_record, write_results, write_segments
+
+            explanation = clip.explain(
+                path, texts, size=size, background=background or (), window=window, stride=stride
+            )
+            (index_map,) = explanation.segment(features)  # type: ignore[arg-type]
+            result = segments_record(explanation, index_map, picture=path)
+            if folder is not None:
+                write_results(folder, result, lambda place: write_segments(explanation, index_map, place))
+            return result
+
+        return Task("segmenting", texts, answer, shares)
+
+    run(
+        Request(
+            pictures=pictures,
+            model=model,
+            method=method,
+            depth=depth,
+            device=device,
+            dtype=dtype,
+            out=out,
+            as_json=as_json,
+        ),
+        prepare,
+    )
+
+
+def shares(record: Record) -> str:
+    """The share of the picture that each text has."""
+    return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["segments"])
