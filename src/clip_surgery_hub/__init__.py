@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from clip_surgery_hub.methods import get_method as get_method
     from clip_surgery_hub.methods import register_method as register_method
     from clip_surgery_hub.model import CLIPSurgery as CLIPSurgery
+    from clip_surgery_hub.sentence import SentenceExplanation as SentenceExplanation
     from clip_surgery_hub.transform import apply_surgery as apply_surgery
     from clip_surgery_hub.transform import remove_surgery as remove_surgery
     from clip_surgery_hub.transform import surgery as surgery
@@ -33,6 +34,7 @@ _HOME = {
     "Explanation": "explanation",
     "METHODS": "methods",
     "Method": "methods",
+    "SentenceExplanation": "sentence",
     "apply_surgery": "transform",
     "create_model": "hub",
     "get_method": "methods",

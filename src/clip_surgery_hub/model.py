@@ -19,6 +19,7 @@ from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.hub import resolve
 from clip_surgery_hub.known_words import unseen_words
 from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
+from clip_surgery_hub.sentence import SentenceExplanation, explain_sentence, read_caption
 from clip_surgery_hub.settings import Settings
 from clip_surgery_hub.text import embed_texts, reference_words
 from clip_surgery_hub.towers import find_tower
@@ -180,6 +181,26 @@ class CLIPSurgery:
             ),
             presence=None if isinstance(texts, Mapping) else self._presence(encoded, names),
         )
+
+    def sentence(
+        self, image: Any, caption: str, *, size: int | None = None, max_side: int | None = None
+    ) -> SentenceExplanation:
+        """Which words of a caption one picture answers to, and where (the paper's multimodal visualization).
+
+        Args:
+            image: one picture, or one that :meth:`encode` returned.
+            caption: a sentence or more, in whole within the text tower's context.
+            size: see :meth:`encode`.
+            max_side: see :meth:`encode`.
+
+        Raises:
+            PictureError: the image cannot be read.
+            TypeError, ValueError: what :func:`~clip_surgery_hub.sentence.read_caption` refuses.
+        """
+        read = read_caption(self.model, self.tokenizer, caption)
+        one = image if isinstance(image, EncodedImages) else [image]
+        encoded = self._encoded(one, size=size, max_side=max_side)
+        return explain_sentence(encoded, read, empty=self.encode_text([""])[0])
 
     def encode(
         self,
