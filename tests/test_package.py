@@ -17,11 +17,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
-    "explanation_fields segmentation",
-    "towers text windows checkpoint explanation plot plot_tasks outputs",
-    "prompts",
-    "transform encoding",
+    "explanation_fields segmentation words",
+    "towers text windows checkpoint explanation plot outputs",
+    "transform encoding prompts sam_backends plot_tasks plot_sentence",
+    "sentence sam sam_checkpoint",
     "model",
+    "analysis",
     "cli",
 )
 
