@@ -50,7 +50,7 @@ def label(
             per_text = {one["text"]: one for one in whole.pop("texts")}
             whole["labels"] = [
                 {"text": one.text, "score": one.score, "presence": per_text[one.text]["presence"]}
-                for one in explanation.labels(**chosen)[0]  # type: ignore[arg-type]
+                for one in explanation.labels(**chosen)[0]
             ]
             if folder is not None:
                 write_results(folder, whole, lambda place: None)

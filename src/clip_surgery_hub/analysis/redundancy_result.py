@@ -1,0 +1,186 @@
+"""What the analysis of redundant features found: channels that all texts share, maps before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_surgery_hub.explanation import Explanation
+from clip_surgery_hub.functional import similarity_map
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["READINGS", "Reading", "RedundancyAnalysis"]
+
+Reading = Literal["raw", "feature_surgery", "architecture_surgery", "both"]
+
+#: How patches are compared with texts: with no surgery, with one of the two, or with both.
+READINGS: tuple[Reading, ...] = get_args(Reading)
+
+TOP_CHANNELS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class RedundancyAnalysis:
+    """What all texts share in B pictures, and what their maps are before and after surgery.
+
+    There are four readings: "raw" is CLIP itself, "feature_surgery" that alone, "architecture_surgery" the
+    patches as the method reads them, "both" the two together. Under the method "none" the last two are the
+    first two.
+
+    Attributes:
+        plain: similarity on the original path, before (``plain``) and after (``operated``) feature surgery.
+        read: the same on the path that the method reads.
+        unrelated: texts that name nothing in the pictures, by default the empty one.
+        plain_unrelated: B maps ``[h, w]``, their mean cosine similarity on the original path.
+        read_unrelated: the same on the path that the method reads.
+        mean: ``[C]``, mean over patches and texts of each channel's product F_nc T_tc; they sum to the mean
+            cosine similarity.
+        spread: ``[C]``, mean over patches of the product's standard deviation over the texts.
+        common: ``[C]``, mean over patches of the square of the product's mean over the texts.
+        energy: ``[C]``, mean over patches and texts of the product's square; at least ``common``.
+        masks: for each picture the masks ``[H, W]`` of texts that are in it, or None.
+
+    Channels are of the path that the method reads. All tensors are float32 on the CPU.
+    """
+
+    plain: Explanation
+    read: Explanation
+    unrelated: tuple[str, ...]
+    plain_unrelated: tuple[Tensor, ...]
+    read_unrelated: tuple[Tensor, ...]
+    mean: Tensor
+    spread: Tensor
+    common: Tensor
+    energy: Tensor
+    masks: tuple[Mapping[str, np.ndarray], ...] | None
+
+    @property
+    def shared(self) -> Tensor:
+        """Share of each channel's energy that all texts have in common, ``[C]`` in [0, 1].
+
+        1: it reacts to all texts alike. 0: it only tells them apart.
+        """
+        return torch.where(self.energy > 0, self.common / self.energy, 0.0)
+
+    @property
+    def redundancy(self) -> float:
+        """Share of the energy of all channels together that all texts have in common, in [0, 1]."""
+        return float(self.common.sum() / self.energy.sum())
+
+    @property
+    def order(self) -> Tensor:
+        """The channels by what they do for all texts alike, the most first: ``[C]`` int64 by ``|mean|``."""
+        return self.mean.abs().argsort(descending=True, stable=True)
+
+    def similarity(self, reading: Reading) -> list[Tensor]:
+        """Similarity of every patch with every text, B tensors ``[T, h, w]``.
+
+        Raises:
+            ValueError: for an unknown reading.
+        """
+        if reading not in READINGS:
+            raise ValueError(f"reading must be one of {', '.join(map(repr, READINGS))}, got {reading!r}.")
+        explanation = self.plain if reading in ("raw", "feature_surgery") else self.read
+        before = reading in ("raw", "architecture_surgery")
+        return list(explanation.plain if before else explanation.operated)
+
+    def contrasts(self, reading: Reading) -> list[dict[str, float]]:
+        """For each picture the contrast of every text that has a mask, in percent; mSC is their mean.
+
+        The contrast is the mean of the min-max map under the mask minus its mean elsewhere, in [-100, 100];
+        negative means that the map shows the opposite.
+
+        Raises:
+            ValueError: when the analysis was made without masks, or for an unknown reading.
+        """
+        if self.masks is None:
+            raise ValueError("contrast needs the objects' masks: give masks= to redundancy_analysis.")
+        return [
+            {text: contrast(similarity[self.read.texts.index(text)], mask) for text, mask in masks.items()}
+            for similarity, masks in zip(self.similarity(reading), self.masks, strict=True)
+        ]
+
+    def msc(self, reading: Reading) -> float:
+        """Mean contrast over the texts of a picture, then over the pictures that have any, in percent.
+
+        Raises:
+            ValueError: as :meth:`contrasts`.
+        """
+        pictures = [list(found.values()) for found in self.contrasts(reading) if found]
+        return float(np.mean([np.mean(found) for found in pictures]))
+
+    def resemblance(self, reading: Reading) -> Tensor:
+        """How much each text's map resembles that of the unrelated texts, ``[B, T]`` in [-1, 1].
+
+        Pearson's correlation over the patches; 0 for a map that is constant.
+        """
+        on_plain = reading in ("raw", "feature_surgery")
+        unrelated = self.plain_unrelated if on_plain else self.read_unrelated
+        pairs = zip(self.similarity(reading), unrelated, strict=True)
+        return torch.stack([correlation(maps.flatten(1), one.flatten()) for maps, one in pairs])
+
+    def plot(self, *, number: int = 0, texts: Sequence[str] | None = None, opacity: float = 0.8) -> Figure:
+        """Draw the maps of a picture before and after surgery, and the channels that all texts share.
+
+        Args:
+            number: of the picture, 0 the first.
+            texts: those of the class set that are drawn; None: five at most, those with a mask first, then
+                those with the highest scores.
+            opacity: the most that the heat covers of the picture, in [0, 1].
+
+        Returns:
+            A figure that belongs to no window; ``figure.savefig("redundancy.png")`` writes it.
+
+        Raises:
+            ValueError: for a picture or text that is not there, or an opacity outside [0, 1].
+        """
+        from clip_surgery_hub.analysis.plot_redundancy import plot_redundancy
+
+        return plot_redundancy(self, number=number, texts=texts, opacity=opacity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers in plain values that JSON can hold, of the channels the foremost; no maps."""
+        top, shared = self.order[:TOP_CHANNELS].tolist(), self.shared
+        return {
+            "pictures": len(self.read),
+            "texts": list(self.read.texts),
+            "unrelated": list(self.unrelated),
+            "redundancy": self.redundancy,
+            "channels": [
+                {
+                    "channel": channel,
+                    "mean": float(self.mean[channel]),
+                    "spread": float(self.spread[channel]),
+                    "shared": float(shared[channel]),
+                }
+                for channel in top
+            ],
+            "msc": None if self.masks is None else {reading: self.msc(reading) for reading in READINGS},
+            "contrasts": None
+            if self.masks is None
+            else {reading: self.contrasts(reading) for reading in READINGS},
+            "resemblance": {reading: float(self.resemblance(reading).mean()) for reading in READINGS},
+            "settings": self.read.settings.to_dict(),
+        }
+
+
+def contrast(similarity: Tensor, mask: np.ndarray) -> float:
+    """Mean of the min-max map of ``[h, w]`` under a mask ``[H, W]`` minus that elsewhere, in percent."""
+    rows, columns = similarity.shape
+    heat = similarity_map(similarity.reshape(1, -1, 1), (rows, columns), (mask.shape[0], mask.shape[1]))[0, 0]
+    inside = torch.from_numpy(mask)
+    return 100 * float(heat[inside].mean() - heat[~inside].mean())
+
+
+def correlation(maps: Tensor, one: Tensor) -> Tensor:
+    """Pearson's correlation of maps ``[T, N]`` with one map ``[N]``, ``[T]``; 0 where one is constant."""
+    maps, one = maps - maps.mean(-1, keepdim=True), one - one.mean()
+    lengths = maps.norm(dim=-1) * one.norm()
+    return torch.where(lengths > 0, maps @ one / lengths, 0.0)
