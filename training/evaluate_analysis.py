@@ -4,7 +4,7 @@
     python training/evaluate_analysis.py runs/scenes --scenes 200
 
 Three objects of 30 to 50% of the side per picture, native size. Attention and cosines are averaged over
-the operated blocks; all concepts are the class set of the maps, and objects of 30 visible pixels or more count.
+the operated blocks; the class set of the maps is all concepts, and objects of 30 visible pixels count.
 Each row has the mean over the pictures and the middle 95% of 2,000 bootstrap samples of them.
 """
 

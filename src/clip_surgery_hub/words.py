@@ -14,8 +14,16 @@ END = "[end]"  # what the end token is called among the words
 
 # Scripts without spaces between words: Thai to Myanmar, Khmer, kana and CJK ideographs. What a token holds of
 # them is a word of its own.
-_UNSPACED = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF))
-_UNSPACED += ((0xF900, 0xFAFF), (0xFF66, 0xFF9D), (0x20000, 0x3FFFF))
+_UNSPACED: tuple[tuple[int, int], ...] = (
+    (0x0E00, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9D),
+    (0x20000, 0x3FFFF),
+)
 
 # Over one code per sign, see `_kind`: a flag; letters, also with apostrophe or hyphen between them; any other
 # sign with its marks and what is joined to it.
