@@ -315,5 +315,6 @@ def test_what_is_not_there_is_refused(name: str) -> None:
     refused(name, "There is no SAM", "Check the path", kind=FileNotFoundError)
 
 
-def test_a_hub_id_that_cannot_be_reached_is_refused() -> None:
-    refused("owner/no-such-sam", "not in the cache", "check the name and the network", kind=OSError)
+@pytest.mark.parametrize("name", ["owner/no-such-sam", "owner/no--such-name"])
+def test_a_hub_id_that_cannot_be_reached_is_refused(name: str) -> None:
+    refused(name, "not in the cache", "check the name and the network", kind=OSError)

@@ -82,7 +82,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     patterns = ["*.json", "*.safetensors"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: the hub allows no such name
         raise OSError(
             f"The SAM {name} cannot be loaded: it is not in the cache and the hub has none of that name or "
             "cannot be reached; check the name and the network, or give a file or folder."
