@@ -456,7 +456,7 @@ def test_channels_are_the_products_of_every_patch_text_and_channel(
     assert analysis.redundancy == pytest.approx(
         float(torch.stack(commons).sum() / torch.stack(energies).sum()), rel=1e-5
     )
-    ranked = analysis.mean[analysis.order].abs()
+    ranked = analysis.common[analysis.order]
     assert (ranked[1:] <= ranked[:-1]).all() and sorted(analysis.order.tolist()) == list(range(32))
 
 
@@ -674,6 +674,10 @@ def test_redundancy_is_drawn_readably(redundancy: RedundancyAnalysis, clip: CLIP
     assert_readable(redundancy.plot(number=1))
     figure = redundancy.plot(texts=["sky", "ground"])
     assert_readable(figure)
+    lines = {line.get_label(): line.get_ydata() for axes in figure.axes for line in axes.lines}
+    total = np.square(lines["common to all texts"]) + np.square(lines["differs between texts"])
+    np.testing.assert_allclose(total, redundancy.energy[redundancy.order], rtol=1e-4)
+    assert (np.diff(lines["common to all texts"]) <= 0).all()
     titles = [axes.get_title().replace("\n", " ") for axes in figure.axes if axes.get_title()]
     assert titles[-3:] == ["mean of the unrelated texts", "sky", "ground"]
     words = [text.get_text() for axes in figure.axes for text in axes.texts]

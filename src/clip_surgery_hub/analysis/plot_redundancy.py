@@ -143,17 +143,18 @@ def _headings(texts: Sequence[str], width: float) -> list[tuple[str, ...]]:
 
 
 def _draw_channels(page: Page, left: float, analysis: RedundancyAnalysis) -> None:
-    """Each channel's product with all texts, by rank: its mean, and by how much the texts differ."""
+    """Each channel's product with the texts, by rank: what they have in common, and what differs."""
     axes = page.chart(
         left,
         f"{analysis.redundancy:.0%} of the energy is common to all texts",
         across="channels, the most common first",
-        upright="product of patch and text",
+        upright="product of patch and text (rms)",
     )
-    mean, spread = analysis.mean[analysis.order].abs(), analysis.spread[analysis.order]
-    ranks = torch.arange(1, len(mean) + 1).tolist()
-    axes.plot(ranks, mean.tolist(), color="C3", label="mean over the texts")
-    axes.plot(ranks, spread.tolist(), color="C0", linewidth=0.8, label="spread over the texts")
+    common, energy = analysis.common[analysis.order], analysis.energy[analysis.order]
+    apart = (energy - common).clamp(min=0).sqrt()
+    ranks = torch.arange(1, len(common) + 1).tolist()
+    axes.plot(ranks, common.sqrt().tolist(), color="C3", label="common to all texts")
+    axes.plot(ranks, apart.tolist(), color="C0", linewidth=0.8, label="differs between texts")
     axes.set_xscale("log")
     page.legend(axes)
 

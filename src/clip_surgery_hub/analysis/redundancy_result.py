@@ -76,8 +76,8 @@ class RedundancyAnalysis:
 
     @property
     def order(self) -> Tensor:
-        """The channels by what they do for all texts alike, the most first: ``[C]`` int64 by ``|mean|``."""
-        return self.mean.abs().argsort(descending=True, stable=True)
+        """The channels by what they do for all texts alike, the most first: ``[C]`` int64 by ``common``."""
+        return self.common.argsort(descending=True, stable=True)
 
     def similarity(self, reading: Reading) -> list[Tensor]:
         """Similarity of every patch with every text, B tensors ``[T, h, w]``.
