@@ -18,9 +18,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
     "explanation_fields segmentation words",
-    "towers text windows checkpoint explanation plot outputs",
-    "transform encoding prompts sam_backends plot_tasks plot_sentence",
-    "sentence sam sam_checkpoint",
+    "towers text windows checkpoint explanation cells outputs records",
+    "transform encoding prompts sam_backends plot",
+    "sentence sam sam_checkpoint plot_tasks plot_sentence",
     "model",
     "analysis",
     "cli",

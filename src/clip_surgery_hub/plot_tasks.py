@@ -1,4 +1,4 @@
-"""Pictures of points and of segmentations, in the manner of `plot`."""
+"""Pictures of points, of masks and of segmentations, in the manner of `plot`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from clip_surgery_hub.labels import drawable, installed_fonts
-from clip_surgery_hub.plot import DOTS_PER_INCH, plot_explanation
+from clip_surgery_hub.cells import (
+    DOTS_PER_INCH,
+    MARGIN,
+    NOTE_POINTS,
+    draw_cells,
+    empty_figure,
+    lay_out,
+)
+from clip_surgery_hub.labels import drawable, installed_fonts, ruler
+from clip_surgery_hub.plot import plot_explanation
 from clip_surgery_hub.segmentation import palette
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from clip_surgery_hub.explanation import Explanation
+    from clip_surgery_hub.explanation import Explanation, Points
     from clip_surgery_hub.prompts import Prompt
 
 ON, OFF = "#00e060", "#ff4040"
-LEGEND_LINE, LEGEND_WIDTH, PICTURE_SIDE, MARGIN = 0.24, 2.6, 4.0, 0.15  # inches
+OUTLINE, DIMMED = "#ffd000", 0.35  # of a mask, and how bright the picture is outside of it
+LEGEND_LINE, LEGEND_WIDTH, PICTURE_SIDE, FOOT = 0.24, 2.6, 4.0, 0.3  # inches
 
 
 def plot_prompts(explanation: Explanation, prompts: Sequence[Prompt]) -> Figure:
@@ -32,11 +42,54 @@ def plot_prompts(explanation: Explanation, prompts: Sequence[Prompt]) -> Figure:
     axes = plot_explanation(explanation)[0]
     figure: Figure = axes[0].figure
     for prompt in prompts:
-        places = prompt.points.xy.numpy()
-        colours = [ON if label else OFF for label in prompt.points.labels.tolist()]
         for text in prompt.texts:
-            cell = axes[1 + explanation.texts.index(text)]
-            cell.scatter(places[:, 0], places[:, 1], s=14, c=colours, edgecolors="black", linewidths=0.5)
+            _draw_points(axes[1 + explanation.texts.index(text)], prompt.points)
+    return figure
+
+
+def plot_masks(picture: np.ndarray, prompts: Sequence[Prompt], masks: Tensor, scores: Tensor) -> Figure:
+    """Draw the picture, and beside it the mask of each prompt: in colour and outlined, the rest dark grey.
+
+    The points that were asked are drawn over each: green on the text, red off it.
+
+    Args:
+        picture: uint8 ``[H, W, 3]``.
+        prompts: P of them.
+        masks: bool ``[P, H, W]``.
+        scores: ``[P]``, how good the segmenter takes each mask to be.
+    """
+    from matplotlib.lines import Line2D
+
+    fonts = installed_fonts()
+    height, width = picture.shape[:2]
+    labels = drawable([prompt.name for prompt in prompts], fonts)
+    shares = masks.float().mean((1, 2)).tolist()
+    notes = [f"score {score:.2f}, area {share:.0%}" for score, share in zip(scores, shares, strict=True)]
+    cells = lay_out(
+        (height, width),
+        ("picture", *labels),
+        (f"{width} x {height} px", *notes),
+        ruler(fonts, DOTS_PER_INCH),
+    )
+    figure = empty_figure(cells.width + 2 * MARGIN, cells.height + FOOT + 2 * MARGIN)
+    reduced = cells.reduced(picture)
+    inside = [cells.reduced(np.where(mask, 255, 0).astype(np.uint8)) > 127 for mask in masks]
+    images = [reduced, *(_lit(reduced, mask) for mask in inside)]
+    _, *drawn = draw_cells(figure, cells, images, top=cells.height + FOOT + MARGIN, fonts=fonts)
+    for axes, mask, prompt in zip(drawn, inside, prompts, strict=True):
+        _draw_outline(axes, mask, (height, width))
+        _draw_points(axes, prompt.points)
+    handles = [
+        Line2D([], [], linestyle="", marker="o", color=colour, markeredgecolor="black", label=name)
+        for colour, name in ((ON, "on the text"), (OFF, "off it"))
+    ]
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=2,
+        frameon=False,
+        prop={"family": fonts, "size": NOTE_POINTS},
+    )
     return figure
 
 
@@ -51,8 +104,6 @@ def plot_segments(
         texts: the texts, background texts included.
         opacity: how much the colours cover, in [0, 1].
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     numbers, fonts = index_map.cpu().numpy(), installed_fonts()
@@ -64,8 +115,7 @@ def plot_segments(
     width, height = PICTURE_SIDE / max(tallness, 1), PICTURE_SIDE * min(tallness, 1)
     page_width = 2 * width + LEGEND_WIDTH + 4 * MARGIN
     page_height = 2 * MARGIN + max(height, LEGEND_LINE * len(names) + MARGIN)
-    figure = Figure(figsize=(page_width, page_height), dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
+    figure = empty_figure(page_width, page_height)
     for column, image in enumerate((picture, mixed)):
         left = MARGIN + column * (width + MARGIN)
         bottom = (page_height - height) / 2
@@ -89,3 +139,31 @@ def plot_segments(
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _draw_points(axes: Axes, points: Points) -> None:
+    places = points.xy.numpy()
+    colours = [ON if label else OFF for label in points.labels.tolist()]
+    axes.scatter(places[:, 0], places[:, 1], s=22, c=colours, edgecolors="black", linewidths=0.5)
+
+
+def _lit(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture ``[h, w, 3]`` in colour inside of a mask ``[h, w]``, dark grey outside."""
+    grey = DIMMED * picture.mean(-1, keepdims=True)
+    lit: np.ndarray = np.where(mask[..., None], picture, grey).astype(np.uint8)
+    return lit
+
+
+def _draw_outline(axes: Axes, mask: np.ndarray, size: tuple[int, int]) -> None:
+    """The border of a mask ``[h, w]`` over a picture of H x W pixels."""
+    from matplotlib import colors
+
+    if mask.all() or not mask.any() or min(mask.shape) < 2:  # there is no border
+        return
+    rows, columns = (
+        (np.arange(count) + 0.5) * pixels / count - 0.5
+        for count, pixels in zip(mask.shape, size, strict=True)
+    )
+    axes.contour(
+        columns, rows, mask.astype(float), levels=[0.5], colors=[colors.to_rgb(OUTLINE)], linewidths=1.2
+    )

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from clip_surgery_hub.functional import similarity_map
-from clip_surgery_hub.labels import LABEL_POINTS, installed_fonts
-from clip_surgery_hub.plot import (
-    DOTS_PER_INCH,
+from clip_surgery_hub.cells import (
     GAP,
     LABEL_LINE,
     LONGEST_FIGURE,
     MARGIN,
     NOTE_COLOUR,
     NOTE_POINTS,
-    overlay,
+    empty_figure,
 )
+from clip_surgery_hub.functional import similarity_map
+from clip_surgery_hub.labels import LABEL_POINTS, installed_fonts
+from clip_surgery_hub.plot import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,16 +50,12 @@ class Page:
     """
 
     def __init__(self, *, width: float, height: float) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         if width > LONGEST_FIGURE:
             raise ValueError(
                 f"the figure would be {width:.0f} inches wide, {LONGEST_FIGURE:.0f} is the most: draw fewer."
             )
         self.width, self.height = width + 2 * MARGIN, height + 2 * MARGIN
-        self.figure = Figure(figsize=(self.width, self.height), dpi=DOTS_PER_INCH)
-        FigureCanvasAgg(self.figure)
+        self.figure = empty_figure(self.width, self.height)
         self.fonts = installed_fonts()
 
     def axes(self, left: float, top: float, width: float, height: float) -> Axes:

@@ -33,7 +33,7 @@ from clip_surgery_hub.analysis.page import (
     show_heat,
     show_picture,
 )
-from clip_surgery_hub.plot import GAP, LABEL_LINE, NOTE_LINE
+from clip_surgery_hub.cells import GAP, LABEL_LINE, NOTE_LINE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -25,8 +25,8 @@ from clip_surgery_hub.analysis.page import (
     show_picture,
 )
 from clip_surgery_hub.analysis.redundancy_result import Reading, RedundancyAnalysis
+from clip_surgery_hub.cells import DOTS_PER_INCH, GAP, LABEL_LINE, NOTE_LINE, NOTE_POINTS
 from clip_surgery_hub.labels import broken, drawable, installed_fonts, ruler
-from clip_surgery_hub.plot import DOTS_PER_INCH, GAP, LABEL_LINE, NOTE_LINE, NOTE_POINTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
