@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from clip_surgery_hub.segmentation import class_masks, mask_to_rle, palette, palette_image, rle_to_mask
+from clip_surgery_hub.segmentation import (
+    class_masks,
+    mask_box,
+    mask_to_rle,
+    palette,
+    palette_image,
+    rle_to_mask,
+)
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -84,3 +91,12 @@ def test_colours_are_told_apart():
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_box_of_a_mask_is_the_smallest_around_it():
+    mask = torch.zeros(5, 7, dtype=torch.bool)
+    assert mask_box(mask) is None
+    mask[2, 6] = True
+    assert mask_box(mask) == [6, 2, 7, 3]
+    mask[4, 1] = True
+    assert mask_box(mask) == [1, 2, 7, 5]

@@ -1,4 +1,4 @@
-"""What becomes of a segmentation: masks, COCO's run lengths, and a PNG whose pixels number the texts."""
+"""What becomes of a segmentation: masks, their boxes, COCO's run lengths, a PNG whose pixels number texts."""
 
 from __future__ import annotations
 
@@ -73,6 +73,15 @@ def rle_to_mask(rle: Mapping[str, Any]) -> Tensor:
         )
     decoded = coco.decode({"size": [height, width], "counts": counts})
     return torch.from_numpy(np.ascontiguousarray(decoded)).bool()
+
+
+def mask_box(mask: Tensor) -> list[int] | None:
+    """The smallest box around a mask ``[H, W]`` bool: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+
+    None for a mask without pixels.
+    """
+    rows, columns = (mask.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
+    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if rows else None
 
 
 def palette_image(index_map: Tensor, texts: Sequence[str]) -> Image:

@@ -7,25 +7,18 @@ from typing import TYPE_CHECKING
 
 from clip_surgery_hub.arguments import gather_texts
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import Record, Request, Task, run
+from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
 
 
+@options.with_request
 def explain(
-    pictures: options.Pictures,
+    request: options.Request,
     text: options.Text = None,
     text_file: options.TextFile = None,
     background: options.Background = None,
-    model: options.Model = options.BUNDLED,
-    method: options.Method = "clip_surgery",
-    depth: options.Depth = None,
-    size: options.Size = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    out: options.Out = None,
-    as_json: options.AsJson = False,
 ) -> None:
     """Show where in each picture each text is.
 
@@ -36,9 +29,10 @@ def explain(
         texts = gather_texts(text or [], text_file)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import record, write_explanation, write_results
+            from clip_surgery_hub.outputs import write_explanation, write_results
+            from clip_surgery_hub.records import record
 
-            explanation = clip.explain(path, texts, size=size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=background or ())
             result = record(explanation, picture=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_explanation(explanation, place))
@@ -46,19 +40,7 @@ def explain(
 
         return Task("explaining", texts, answer, scores)
 
-    run(
-        Request(
-            pictures=pictures,
-            model=model,
-            method=method,
-            depth=depth,
-            device=device,
-            dtype=dtype,
-            out=out,
-            as_json=as_json,
-        ),
-        prepare,
-    )
+    run(request, prepare)
 
 
 def scores(record: Record) -> str:

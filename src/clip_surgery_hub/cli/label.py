@@ -9,14 +9,15 @@ import typer
 
 from clip_surgery_hub.arguments import gather_texts
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import Record, Request, Task, run
+from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
 
 
+@options.with_request
 def label(
-    pictures: options.Pictures,
+    request: options.Request,
     text: options.Text = None,
     text_file: options.TextFile = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many labels each picture gets.")] = 5,
@@ -24,14 +25,6 @@ def label(
         float | None, typer.Option(help="The least score of a label; --top-k is left aside then.")
     ] = None,
     background: options.Background = None,
-    model: options.Model = options.BUNDLED,
-    method: options.Method = "clip_surgery",
-    depth: options.Depth = None,
-    size: options.Size = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    out: options.Out = None,
-    as_json: options.AsJson = False,
 ) -> None:
     """Say which of the texts each picture shows, the surest first.
 
@@ -42,9 +35,10 @@ def label(
         texts = gather_texts(text or [], text_file)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import record, write_results
+            from clip_surgery_hub.outputs import write_results
+            from clip_surgery_hub.records import record
 
-            explanation = clip.explain(path, texts, size=size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=background or ())
             chosen = {"threshold": threshold} if threshold is not None else {"top_k": top_k}
             whole = record(explanation, picture=path)
             per_text = {one["text"]: one for one in whole.pop("texts")}
@@ -58,19 +52,7 @@ def label(
 
         return Task("labelling", texts, answer, labels)
 
-    run(
-        Request(
-            pictures=pictures,
-            model=model,
-            method=method,
-            depth=depth,
-            device=device,
-            dtype=dtype,
-            out=out,
-            as_json=as_json,
-        ),
-        prepare,
-    )
+    run(request, prepare)
 
 
 def labels(record: Record) -> str:

@@ -1,14 +1,19 @@
-"""The options that the commands share, each said once."""
+"""The options that the commands share, each said once, and those that every command has as one request."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
 BUNDLED = "clip_vit_tiny.scenes"
 OUT = Path("clip-surgery-out")
+Own = ParamSpec("Own")
 
 Pictures = Annotated[
     list[str], typer.Argument(help="Files, folders or glob patterns.", metavar="PICTURE|FOLDER|GLOB")
@@ -37,3 +42,41 @@ Background = Annotated[
 KeepAbsent = Annotated[
     bool, typer.Option("--keep-absent", help="Keep texts that do not seem to be in the picture.")
 ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every command that works on pictures is told: its fields are its options."""
+
+    pictures: Pictures
+    model: Model = BUNDLED
+    method: Method = "clip_surgery"
+    depth: Depth = None
+    size: Size = None
+    device: Device = None
+    dtype: Dtype = "float32"
+    out: Out = None
+    as_json: AsJson = False
+
+
+def with_request(command: Callable[Concatenate[Request, Own], None]) -> Callable[..., None]:
+    """A command of a request and options of its own as typer reads it: with one parameter per option.
+
+    The pictures come first, then the command's own options, then the rest of the request.
+    """
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    hints = get_type_hints(Request, include_extras=True)
+    first, *rest = [
+        one.replace(annotation=hints[one.name]) for one in inspect.signature(Request).parameters.values()
+    ]
+    # By name only, for what has no default may then stand anywhere; typer gives everything by name.
+    parameters = [first, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *rest]
+
+    @wraps(command)
+    def spread(**options: Any) -> None:
+        request = Request(**{name: options.pop(name) for name in hints})
+        command(request, **options)  # type: ignore[call-arg]
+
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {one.name: one.annotation for one in parameters}
+    return spread

@@ -7,26 +7,19 @@ from typing import TYPE_CHECKING
 
 from clip_surgery_hub.arguments import gather_texts, parts_of
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import Record, Request, Task, run
+from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
 
 
+@options.with_request
 def points(
-    pictures: options.Pictures,
+    request: options.Request,
     text: options.Text = None,
     text_file: options.TextFile = None,
     keep_absent: options.KeepAbsent = False,
     background: options.Background = None,
-    model: options.Model = options.BUNDLED,
-    method: options.Method = "clip_surgery",
-    depth: options.Depth = None,
-    size: options.Size = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    out: options.Out = None,
-    as_json: options.AsJson = False,
 ) -> None:
     """Mark places on each text and off it, in pixels, to prompt a segmenter such as SAM with.
 
@@ -39,10 +32,11 @@ def points(
         texts = list(dict.fromkeys(part for one in asked for part in parts_of(one)))
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import points_record, write_points, write_results
+            from clip_surgery_hub.outputs import write_points, write_results
             from clip_surgery_hub.prompts import prompts_of
+            from clip_surgery_hub.records import points_record
 
-            explanation = clip.explain(path, texts, size=size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=background or ())
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
             result = points_record(explanation, prompts, picture=path)
             if folder is not None:
@@ -51,19 +45,7 @@ def points(
 
         return Task("pointing", texts, answer, counts)
 
-    run(
-        Request(
-            pictures=pictures,
-            model=model,
-            method=method,
-            depth=depth,
-            device=device,
-            dtype=dtype,
-            out=out,
-            as_json=as_json,
-        ),
-        prepare,
-    )
+    run(request, prepare)
 
 
 def counts(record: Record) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clip_surgery_hub.arguments import find_pictures
-from clip_surgery_hub.cli.options import OUT
+from clip_surgery_hub.cli.options import OUT, Request
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
@@ -24,20 +24,6 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 Item = TypeVar("Item")
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What the options that all commands share say."""
-
-    pictures: Sequence[str]
-    model: str
-    method: str
-    depth: int | None
-    device: str | None
-    dtype: str
-    out: Path | None
-    as_json: bool
 
 
 @dataclass(frozen=True)
@@ -49,12 +35,14 @@ class Task:
         texts: the texts to embed before the first picture, for what is wrong with them is said once.
         answer: from the model, a picture's file and the folder for its results (or None) to the record.
         line: the record in one line for people.
+        begin: what else is done once with the model before the first picture, and may fail.
     """
 
     doing: str
     texts: Sequence[str]
     answer: Callable[[CLIPSurgery, Path, Path | None], Record]
     line: Callable[[Record], str]
+    begin: Callable[[CLIPSurgery], object] | None = None
 
 
 def run(request: Request, prepare: Callable[[], Task]) -> None:
@@ -74,7 +62,10 @@ def run(request: Request, prepare: Callable[[], Task]) -> None:
         target = request.out or (None if request.as_json else OUT)
         folders = choose_folders(paths, target) if target else [None] * len(paths)
         clip = _load(request, sample=paths[0] if len(paths) == 1 else None)
-        clip.encode_text(task.texts)
+        if task.texts:
+            clip.encode_text(task.texts)
+        if task.begin is not None:
+            task.begin(clip)
         for path, folder in _with_progress(list(zip(paths, folders, strict=True)), task.doing, console):
             try:
                 record = task.answer(clip, path, folder)

@@ -9,14 +9,15 @@ import typer
 
 from clip_surgery_hub.arguments import gather_texts
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import Record, Request, Task, run
+from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
 
 
+@options.with_request
 def segment(
-    pictures: options.Pictures,
+    request: options.Request,
     text: options.Text = None,
     text_file: options.TextFile = None,
     background: options.Background = None,
@@ -29,14 +30,6 @@ def segment(
     stride: Annotated[
         int | None, typer.Option(min=1, help="Step of the window in pixels (default: half of it).")
     ] = None,
-    model: options.Model = options.BUNDLED,
-    method: options.Method = "clip_surgery",
-    depth: options.Depth = None,
-    size: options.Size = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "float32",
-    out: options.Out = None,
-    as_json: options.AsJson = False,
 ) -> None:
     """Give every pixel the text that fits it best, out of the texts and the background texts.
 
@@ -50,10 +43,11 @@ def segment(
             raise ValueError(f"There are no features {features!r}. Choose plain or surgery.")
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import segments_record, write_results, write_segments
+            from clip_surgery_hub.outputs import write_results, write_segments
+            from clip_surgery_hub.records import segments_record
 
             explanation = clip.explain(
-                path, texts, size=size, background=background or (), window=window, stride=stride
+                path, texts, size=request.size, background=background or (), window=window, stride=stride
             )
             (index_map,) = explanation.segment(features)  # type: ignore[arg-type]
             result = segments_record(explanation, index_map, picture=path)
@@ -63,19 +57,7 @@ def segment(
 
         return Task("segmenting", texts, answer, shares)
 
-    run(
-        Request(
-            pictures=pictures,
-            model=model,
-            method=method,
-            depth=depth,
-            device=device,
-            dtype=dtype,
-            out=out,
-            as_json=as_json,
-        ),
-        prepare,
-    )
+    run(request, prepare)
 
 
 def shares(record: Record) -> str:
