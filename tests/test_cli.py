@@ -251,7 +251,10 @@ def test_the_models_that_can_be_named_are_listed(run: Run) -> None:
     assert (answer.code, answer.out) == (2, "") and "No model matches 'resnet*'" in answer.err
 
 
-@pytest.mark.parametrize("command", [["--help"], ["explain", "--help"], ["models", "--help"], ["--version"]])
+COMMANDS = ["explain", "points", "mask", "label", "segment", "sentence", "analyse", "models"]
+
+
+@pytest.mark.parametrize("command", [["--help"], *([name, "--help"] for name in COMMANDS), ["--version"]])
 def test_help_is_answered_without_torch(command: list[str]) -> None:
     code = (
         "import sys\n"

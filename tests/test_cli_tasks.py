@@ -8,9 +8,10 @@ import pytest
 import torch
 from command_line import Run, checkpoint, command, files_in, place  # noqa: F401
 from PIL import Image
+from tiny_sams import as_transformers, tiny_sam
 
 import clip_surgery_hub
-from clip_surgery_hub import CLIPSurgery
+from clip_surgery_hub import CLIPSurgery, sam_checkpoint
 from clip_surgery_hub.segmentation import rle_to_mask
 
 SAMPLES = Path(clip_surgery_hub.__file__).parent / "assets" / "samples"
@@ -97,3 +98,21 @@ def test_segments_are_written_as_numbers_and_as_run_lengths(
 def test_wrong_features_are_one_line(command: Run, place: Path) -> None:
     answer = command("segment", "pictures/a.png", *ASKED, "--features", "both")
     assert answer.code == 2 and "no features 'both'. Choose plain or surgery." in answer.err
+
+
+@pytest.mark.parametrize("name", ["points", "label", "segment", "mask", "sentence", "analyse"])
+def test_the_options_that_all_commands_share_reach_the_model(
+    command: Run, checkpoint: Path, place: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sam_checkpoint, "load_sam", lambda *given, **named: as_transformers(tiny_sam()))
+    asked = ["--caption", "a bench"] if name == "sentence" else ASKED
+    options = ["--model", checkpoint, "--method", "clip_surgery", "--depth", "1", "--size", "64"]
+    options += ["--device", "cpu", "--dtype", "float32"]
+    answer = command(name, "pictures/a.png", *asked, *options, "--json")
+    assert answer.code == 0
+    (picture,) = json.loads(answer.out)["pictures"]
+    found = picture["attention"] if name == "analyse" else picture
+    assert (found["settings"]["model"], found["settings"]["depth"]) == (str(checkpoint), 1)
+    assert (found["settings"]["size"], found["grid"]) == (64, [8, 12])
+    answer = command(name, "pictures/a.png", *asked, *options[:-1], "int8")
+    assert (answer.code, answer.out) == (2, "") and "float32, bfloat16, float16" in answer.err

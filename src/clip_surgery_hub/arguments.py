@@ -96,3 +96,18 @@ def parts_of(text: str) -> list[str]:
     if len(set(parts)) < len(parts):
         raise ValueError(f"{text!r} combines a text with itself. Give each text once.")
     return parts
+
+
+def point_of(typed: str) -> tuple[float, float]:
+    """Where ``X,Y`` is.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        x, y = map(float, typed.split(","))
+    except ValueError as error:
+        raise ValueError(
+            f"A point is x and y in pixels of the picture, such as 310,190; got {typed!r}."
+        ) from error
+    return x, y

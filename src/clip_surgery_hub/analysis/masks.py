@@ -1,15 +1,45 @@
-"""Masks of objects in a picture, and how much of each patch they cover."""
+"""Masks of objects in a picture, how much of each patch they cover, and the highest patch on one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-__all__ = ["check_count", "checked_mask", "patch_coverage"]
+from clip_surgery_hub.pictures import PictureError, load_picture
+
+__all__ = ["check_count", "checked_mask", "highest_patch", "patch_coverage", "read_mask"]
+
+OWN = 0.5
+"""The share of a patch that an object covers for the patch to be one of its own, where it has any."""
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask out of a picture file: every pixel that is not black belongs to the object.
+
+    Args:
+        path: a PNG of black, white and grey, of colours, or of a palette, without transparency.
+
+    Returns:
+        ``[H, W]`` bool.
+
+    Raises:
+        PictureError: for a file that is missing, damaged, no picture, or partly transparent.
+    """
+    load_picture(path)  # says what is wrong with a file; its pixels have 8 bits, which can lose a faint grey
+    with Image.open(path.expanduser()) as opened:
+        if opened.has_transparency_data:
+            raise PictureError(
+                f"The mask {path} has transparency, which could mean either; save it in black and white."
+            )
+        values = np.asarray(opened.convert("RGB") if opened.mode == "P" else opened)
+    inside: np.ndarray = np.any(values.reshape(*values.shape[:2], -1), axis=2)
+    return inside
 
 
 def checked_mask(mask: Any, size: tuple[int, int], name: str) -> np.ndarray:
@@ -68,6 +98,22 @@ def patch_coverage(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
     height, width = mask.shape
     area = _overlaps(height, grid[0]) @ torch.from_numpy(mask).double() @ _overlaps(width, grid[1]).T
     return area.float().clamp(0, 1)
+
+
+def highest_patch(similarity: Tensor, mask: np.ndarray | None = None) -> tuple[int, int]:
+    """Row and column of the highest patch of a map, of those on an object if there is a mask.
+
+    Args:
+        similarity: ``[h, w]``.
+        mask: ``[H, W]`` bool: only patches count of which it covers half or more, or, where there are none,
+            those of which it covers most.
+    """
+    rows, columns = similarity.shape
+    if mask is not None:
+        coverage = patch_coverage(mask, (rows, columns))
+        own = coverage >= min(OWN, float(coverage.max()))
+        similarity = similarity.masked_fill(~own, -torch.inf)
+    return divmod(int(similarity.argmax()), columns)
 
 
 def _overlaps(pixels: int, parts: int) -> Tensor:

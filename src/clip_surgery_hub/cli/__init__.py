@@ -11,11 +11,14 @@ from typing import Annotated
 import typer
 
 from clip_surgery_hub import __version__
+from clip_surgery_hub.cli.analyse import analyse
 from clip_surgery_hub.cli.explain import explain
 from clip_surgery_hub.cli.label import label
+from clip_surgery_hub.cli.mask import mask
 from clip_surgery_hub.cli.models import models
 from clip_surgery_hub.cli.points import points
 from clip_surgery_hub.cli.segment import segment
+from clip_surgery_hub.cli.sentence import sentence
 
 app = typer.Typer(
     name="clip-surgery",
@@ -24,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (explain, points, label, segment, models):
+for command in (explain, points, mask, label, segment, sentence, analyse, models):
     app.command()(command)
 
 

@@ -1,0 +1,92 @@
+"""``clip-surgery mask``: the mask of each text, by its points and a segmenter."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clip_surgery_hub.arguments import gather_texts, parts_of
+from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.run import Record, Task, run
+
+if TYPE_CHECKING:
+    import torch
+
+    from clip_surgery_hub.model import CLIPSurgery
+    from clip_surgery_hub.sam_backends import Sam
+
+CHOICES = ("score", "agreement")
+
+
+@options.with_request
+def mask(
+    request: options.Request,
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    sam: Annotated[
+        str,
+        typer.Option(
+            help="The segmenter: sam_tiny.scenes, a file of segment-anything, a folder of transformers or a "
+            "hub id."
+        ),
+    ] = "sam_tiny.scenes",
+    choose: Annotated[
+        str,
+        typer.Option(
+            help="Which of the masks that it proposes. score: the one that it takes to be best; agreement: "
+            "the one that agrees best with the heatmap."
+        ),
+    ] = "score",
+    keep_absent: options.KeepAbsent = False,
+    background: options.Background = None,
+) -> None:
+    """Cut each text out of each picture: its points prompt a segmenter such as SAM for a mask.
+
+    "dog+ball" combines texts to one mask. Texts that do not seem to be in a picture are left out. Writes a
+    folder per picture: a panel with masks and points, a black and white PNG per mask, and a JSON with the
+    masks in COCO's run lengths.
+    """
+
+    def prepare() -> Task:
+        asked = gather_texts(text or [], text_file)
+        texts = list(dict.fromkeys(part for one in asked for part in parts_of(one)))
+        if choose not in CHOICES:
+            raise ValueError(f"There is no choice {choose!r} among masks. Choose {' or '.join(CHOICES)}.")
+
+        @cache  # loaded once, before the first picture
+        def segmenter(device: torch.device) -> Sam:
+            from clip_surgery_hub.sam_checkpoint import load_sam
+
+            return load_sam(sam, device=device)
+
+        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
+            from clip_surgery_hub.outputs import write_masks, write_results
+            from clip_surgery_hub.prompts import prompt_heatmaps, prompts_of
+            from clip_surgery_hub.records import masks_record
+            from clip_surgery_hub.sam import masks
+
+            explanation = clip.explain(path, texts, size=request.size, background=background or ())
+            prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
+            found = masks(
+                explanation,
+                segmenter(clip.device),
+                choose=choose,  # type: ignore[arg-type]
+                points=[[prompt.points for prompt in prompts]],
+                heatmaps=[prompt_heatmaps(explanation, prompts)] if choose == "agreement" else None,
+            )
+            result = masks_record(explanation, prompts, found, picture=path)
+            if folder is not None:
+                write_results(folder, result, lambda place: write_masks(explanation, prompts, found, place))
+            return result
+
+        return Task("masking", texts, answer, shares, begin=lambda clip: segmenter(clip.device))
+
+    run(request, prepare)
+
+
+def shares(record: Record) -> str:
+    """The share of the picture that each mask has."""
+    return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["prompts"]) or "nothing is there"
