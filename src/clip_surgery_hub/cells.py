@@ -126,7 +126,13 @@ def empty_figure(width: float, height: float) -> Figure:
 
 
 def draw_cells(
-    figure: Figure, cells: Cells, images: Iterable[np.ndarray], *, top: float, fonts: list[str]
+    figure: Figure,
+    cells: Cells,
+    images: Iterable[np.ndarray],
+    *,
+    top: float,
+    left: float = 0.0,
+    fonts: list[str],
 ) -> list[Axes]:
     """Draw a version of the picture into each cell.
 
@@ -135,6 +141,7 @@ def draw_cells(
         cells: the places.
         images: uint8 ``[h, w, 3]``, one per cell, all of the whole picture, of any resolution.
         top: where the cells begin, in inches from the foot of the figure.
+        left: how far they are moved from the left margin, in inches.
         fonts: what `labels.installed_fonts` returned.
 
     Returns:
@@ -142,8 +149,9 @@ def draw_cells(
     """
     (rows, columns), drawn = cells.shape, []
     for index, image in enumerate(images):
-        left, below = cells.corner(index)
-        axes = new_axes(figure, MARGIN + left, top - below, cells.picture_width, cells.picture_height)
+        column, below = cells.corner(index)
+        place = (MARGIN + left + column, top - below)
+        axes = new_axes(figure, *place, cells.picture_width, cells.picture_height)
         axes.imshow(image, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
         # Labels are the user's words: a dollar sign in them starts no formula.
         axes.set_title(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,11 +98,30 @@ def plot_explanation(explanation: Explanation, *, opacity: float = 0.8) -> np.nd
     axes: np.ndarray = np.empty((len(blocks), 1 + len(labels)), dtype=object)
     top = height - MARGIN
     for number, block in enumerate(blocks):
-        images = _images(explanation, number, block, opacity)
+        maps = explanation.similarity[number]
+        images = heat_images(block, explanation.pictures[number], maps, opacity=opacity)
         axes[number] = draw_cells(figure, block, images, top=top, fonts=fonts)
         top -= block.height + GAP
     _draw_bar(figure, opacity, fonts)
     return axes
+
+
+def heat_images(
+    cells: Cells, picture: np.ndarray, similarity: Iterable[Tensor], *, opacity: float
+) -> Iterator[np.ndarray]:
+    """The picture, then its overlays, at the resolution that the cells want.
+
+    Args:
+        cells: what they are drawn into.
+        picture: uint8 ``[H, W, 3]``.
+        similarity: patch similarity ``[h, w]`` of each overlay, of any scale.
+        opacity: see :func:`overlay`.
+    """
+    reduced = cells.reduced(picture)
+    yield reduced
+    for one in similarity:
+        grid, size = (one.shape[0], one.shape[1]), (reduced.shape[0], reduced.shape[1])
+        yield overlay(reduced, similarity_map(one.reshape(1, -1, 1), grid, size)[0, 0], opacity=opacity)
 
 
 def _layout(
@@ -112,18 +131,6 @@ def _layout(
     name = "picture" if len(explanation) == 1 else f"picture {number + 1}"
     notes = (f"score {score:.3f}" for score in explanation.scores[number].tolist())
     return lay_out((rows, columns), (name, *labels), (f"{columns} x {rows} px", *notes), measure)
-
-
-def _images(explanation: Explanation, number: int, cells: Cells, opacity: float) -> Iterator[np.ndarray]:
-    """The picture and its overlays."""
-    reduced = cells.reduced(explanation.pictures[number])
-    yield reduced
-    for similarity in explanation.similarity[number]:
-        grid = (similarity.shape[0], similarity.shape[1])
-        size = (reduced.shape[0], reduced.shape[1])
-        yield overlay(
-            reduced, similarity_map(similarity.reshape(1, -1, 1), grid, size)[0, 0], opacity=opacity
-        )
 
 
 def _draw_bar(figure: Figure, opacity: float, fonts: list[str]) -> None:
