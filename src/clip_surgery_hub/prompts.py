@@ -73,7 +73,7 @@ def prompts_of(
             if text not in kept and presence is not None:
                 warnings.warn(
                     f"{text!r} does not seem to be in the picture (presence {presence[text]:.2f}, "
-                    f"{PRESENT} is asked for) and was left out; keep_absent keeps it.",
+                    f"{PRESENT} is asked for) and was left out; keep_absent=True (--keep-absent) keeps it.",
                     stacklevel=2,
                 )
         if kept:
