@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 import torch
-from data import Stage, stage_at
+from data import Stage, stage_at, words_of_the_world
 from muon import Muon
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,11 +63,15 @@ def multi_positive(logits: Tensor, shown: Tensor) -> Tensor:
 
 
 class TrainClip(lightning.LightningModule):
-    """Contrastive training at image level only: nothing tells the model where an object is.
+    """Training at image level only: nothing tells the model where an object is.
 
-    Two losses on the unit image embedding: CLIP's own against the captions of the batch, and one against a
-    prompt of every word of the world, several of which may be shown. Hidden matrices learn by Muon, the rest
-    by AdamW; the learning rate warms up, holds, and falls to zero over the last part.
+    Every word of the world has an anchor in the shared space, a free vector that is dropped after training.
+    Pictures are told apart by the anchors of the words they show, several of which may be shown; the text
+    tower learns to put every wording of a word onto its anchor. So neither tower waits for the other: a text
+    tower that has learnt little yet is a poor teacher of a vision tower, and was what held it back. CLIP's
+    own loss against the captions of the batch goes beside it, and is what joins several words in one text.
+    Hidden matrices learn by Muon, the rest by AdamW; the learning rate warms up, holds, and falls to zero
+    over the last part.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class TrainClip(lightning.LightningModule):
         )
         self.stages = tuple(stages)
         self.concepts = len(load_sprites().concepts)
+        self.anchors = torch.nn.Parameter(0.1 * torch.randn(len(words_of_the_world()), PROJECTION))
         self.steps, self.rate, self.muon_rate, self.warmup, self.decay = steps, rate, muon_rate, warmup, decay
         self.automatic_optimization = False
 
@@ -96,7 +101,7 @@ class TrainClip(lightning.LightningModule):
         """Muon for the matrices of the blocks, AdamW for embeddings, norms, biases and projections."""
         hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and ".layers." in name]
         chosen = {id(p) for p in hidden}
-        rest = [p for p in self.model.parameters() if id(p) not in chosen]
+        rest = [p for p in self.parameters() if id(p) not in chosen]
         return [
             Muon(hidden, lr=self.muon_rate),
             torch.optim.AdamW(rest, lr=self.rate, weight_decay=0.01, betas=(0.9, 0.98)),
@@ -130,9 +135,14 @@ class TrainClip(lightning.LightningModule):
         pairs = scale * image[: len(captions)] @ captions.T
         same = torch.arange(len(pairs), device=pairs.device)
         contrast = (F.cross_entropy(pairs, same) + F.cross_entropy(pairs.T, same)) / 2
-        named = scale * image @ words.T
+        anchors = F.normalize(self.anchors, dim=-1)
+        named = scale * image @ anchors.T
         concept = multi_positive(named, batch["shown"]) + 0.5 * multi_positive(named.T, batch["shown"].T)
-        loss = 0.5 * contrast + concept
+        # Pictures alone move the anchors; the texts follow.
+        meant = words @ anchors.detach().T
+        wording = F.cross_entropy(scale.detach() * meant, torch.arange(len(words), device=words.device))
+        distance = 1 - meant.diagonal().mean()
+        loss = 0.5 * contrast + concept + wording + 5 * distance
         self._update(loss, share)
         with torch.no_grad():
             first = named[:, : self.concepts].argmax(1)
@@ -142,6 +152,8 @@ class TrainClip(lightning.LightningModule):
                 "loss": loss,
                 "contrast": contrast,
                 "concept": concept,
+                "wording": wording,
+                "distance": distance,
                 "hit": hit,
                 "scale": scale,
                 "share": share,
@@ -158,7 +170,7 @@ class TrainClip(lightning.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
         self.manual_backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
         with torch.no_grad():

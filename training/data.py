@@ -25,11 +25,14 @@ REUSE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of the training: until which share of all steps, what is drawn, how many patches are kept."""
+    """A stretch of the training: until which share of all steps, what is drawn and how many pictures at a
+    time, how many patches are kept.
+    """
 
     until: float
     world: World
     keep: float
+    batch: int
 
 
 def words_of_the_world() -> tuple[str, ...]:
@@ -86,13 +89,12 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
         stages: Sequence[Stage],
         *,
         seed: int,
-        batch: int,
         first: int,
         steps: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.stages = tuple(stages)
-        self.seed, self.batch, self.first, self.steps = seed, batch, first, steps
+        self.seed, self.first, self.steps = seed, first, steps
         self.words = words_of_the_world()
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -102,16 +104,16 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
         for step in range(self.first + number, self.steps, workers):
             stage = stage_at(self.stages, step / self.steps)
             rng = np.random.default_rng((self.seed, step))
-            fresh = -(-self.batch // REUSE)
+            fresh = -(-stage.batch // REUSE)
             scenes = [draw_scene((self.seed, step, index), stage.world) for index in range(fresh)]
             if kept and kept[0].picture.shape == scenes[0].picture.shape:
-                scenes += kept[: self.batch - fresh]
-            scenes += [draw_scene((self.seed, step, i), stage.world) for i in range(len(scenes), self.batch)]
-            kept = scenes[: self.batch - fresh]
+                scenes += kept[: stage.batch - fresh]
+            scenes += [draw_scene((self.seed, step, i), stage.world) for i in range(len(scenes), stage.batch)]
+            kept = scenes[: stage.batch - fresh]
             yield self._collate(scenes, rng)
 
     def _collate(self, scenes: list[Scene], rng: np.random.Generator) -> dict[str, Tensor]:
-        captions = [self._caption(scene, rng) for scene in scenes[: self.batch // 4]]
+        captions = [self._caption(scene, rng) for scene in scenes[: len(scenes) // 4]]
         pixels = (
             torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).contiguous()
         )

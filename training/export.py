@@ -25,7 +25,11 @@ def main() -> None:
     options = parser.parse_args()
 
     saved = torch.load(options.run / "last.ckpt", map_location="cpu", weights_only=False)
-    weights = {key.removeprefix("model."): value for key, value in saved["state_dict"].items()}
+    weights = {
+        key.removeprefix("model."): value
+        for key, value in saved["state_dict"].items()
+        if key.startswith("model.")
+    }
     model = CLIPModel(CLIPConfig.from_pretrained(options.run))
     model.load_state_dict(weights)
     model.half().save_pretrained(options.folder)
