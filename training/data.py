@@ -25,8 +25,13 @@ REUSE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of the training: until which share of all steps, what is drawn and how many pictures at a
-    time, how many patches are kept.
+    """A stretch of the training.
+
+    Attributes:
+        until: the share of all steps that ends it.
+        world: what is drawn.
+        keep: the share of patches that a picture keeps, in (0, 1].
+        batch: pictures in a step.
     """
 
     until: float
