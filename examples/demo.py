@@ -1,24 +1,74 @@
-"""Explain the sample pictures with the CLIP that comes with the package; `make demo` runs this.
+"""Ask the sample pictures everything, by the CLIP and the SAM of the package; `make demo` runs this.
 
     python examples/demo.py [FOLDER]
 
-Writes a panel for each picture (the picture, then a heatmap for each text) and all panels in one,
-`demo.png`. Nothing is downloaded.
+Writes the heatmaps of each picture, all of them in one (`demo.png`), and one picture of every other task, and
+says at the end which file shows what. Nothing is downloaded.
 """
+
+from __future__ import annotations
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image
+from tasks import SAMPLE, walk
 from transformers.utils.logging import disable_progress_bar
 
-from clip_surgery_hub import create_model
+from clip_surgery_hub import CLIPSurgery, create_model
+from clip_surgery_hub.sam_checkpoint import load_sam
 from clip_surgery_hub.scenes import load_sprites
 
+SAMPLES = Path(str(files("clip_surgery_hub"))) / "assets" / "samples"
 
-def below_each_other(panels: list[Path]) -> Image.Image:
+
+def main() -> None:
+    """Draw everything and say where it is."""
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
+    warnings.formatwarning = lambda message, *_, **__: f"  {message}\n"  # without the place in the code
+    print("Asking the sample pictures ...")
+    shown = draw_all(out)
+    print(f"\nIn the folder {out.resolve()}:\n")
+    widest = max(map(len, shown))
+    for name, what in shown.items():
+        print(f"  {name:<{widest}}  {what}")
+    command = Path(sys.executable).with_name("clip-surgery")
+    print(f"\nA picture of your own: {command} explain PICTURE --text 'one thing' --text 'another'")
+
+
+def draw_all(out: Path) -> dict[str, str]:
+    """Write all pictures to a folder; returned is what each file shows, by its name."""
+    out.mkdir(parents=True, exist_ok=True)
+    disable_progress_bar()
+    clip = create_model("clip_vit_tiny.scenes")
+    texts_of: dict[str, list[str]] = json.loads((SAMPLES / "samples.json").read_text())
+    words = load_sprites().concepts
+    heatmaps = dict(draw_heatmaps(clip, texts_of, words, out))
+    below_each_other([out / name for name in heatmaps]).save(out / "demo.png")
+    shown = {"demo.png": f"the heatmaps of all {len(heatmaps)} pictures", **heatmaps}
+    sam = load_sam("sam_tiny.scenes")
+    for step in walk(clip, sam, SAMPLES / SAMPLE, texts_of[SAMPLE], words):
+        step.figure.savefig(out / f"{step.name}.png")
+        shown[f"{step.name}.png"] = step.shown
+    return shown
+
+
+def draw_heatmaps(
+    clip: CLIPSurgery, texts_of: Mapping[str, Sequence[str]], words: Sequence[str], out: Path
+) -> Iterator[tuple[str, str]]:
+    """Write a panel for each picture: itself, then a heatmap for each of its texts."""
+    for name, texts in texts_of.items():
+        # What all texts share is told best from many: the other words this CLIP knows join the class set.
+        result = clip.explain(SAMPLES / name, texts, background=[word for word in words if word not in texts])
+        result.plot()[0, 0].figure.savefig(out / name)
+        yield name, f"the heatmaps of {', '.join(texts)}"
+
+
+def below_each_other(panels: Sequence[Path]) -> Image.Image:
     """One picture of all panels at half their size, on white."""
     pictures = [Image.open(panel).convert("RGB") for panel in panels]
     width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
@@ -28,31 +78,6 @@ def below_each_other(panels: list[Path]) -> Image.Image:
         sheet.paste(picture, (0, top))
         top += picture.height
     return sheet.reduce(2)
-
-
-def main() -> None:
-    """Explain every sample picture for its own texts."""
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
-    out.mkdir(parents=True, exist_ok=True)
-    samples = Path(str(files("clip_surgery_hub"))) / "assets" / "samples"
-    texts_of: dict[str, list[str]] = json.loads((samples / "samples.json").read_text())
-    disable_progress_bar()
-    clip = create_model("clip_vit_tiny.scenes")
-    panels = []
-    for name, texts in texts_of.items():
-        # What all texts share is told best from many: the other words this CLIP knows join the class set.
-        others = [word for word in load_sprites().concepts if word not in texts]
-        result = clip.explain(samples / name, texts, background=others)
-        panels.append(out / f"{Path(name).stem}.png")
-        result.plot()[0, 0].figure.savefig(panels[-1])
-        scores = ", ".join(
-            f"{text} {score:.3f}" for text, score in zip(texts, result.scores[0].tolist(), strict=True)
-        )
-        print(f"{panels[-1]}: {scores}")
-    below_each_other(panels).save(out / "demo.png")
-    print(f"\nAll of them in one picture: {(out / 'demo.png').resolve()}")
-    command = Path(sys.executable).with_name("clip-surgery")
-    print(f"A picture of your own: {command} explain PICTURE --text 'one thing' --text 'another'")
 
 
 if __name__ == "__main__":

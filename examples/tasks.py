@@ -1,0 +1,103 @@
+"""A walk through everything that can be asked of a picture: each step is a few calls of the library.
+
+The picture is one of the samples; its heatmaps are the first step, and every later step starts from them or
+from what was found before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from labels_picture import plot_labels
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from clip_surgery_hub import CLIPSurgery, Explanation
+from clip_surgery_hub.analysis import attention_analysis, redundancy_analysis
+from clip_surgery_hub.analysis.masks import highest_patch
+from clip_surgery_hub.plot_tasks import plot_masks, plot_prompts, plot_segments
+from clip_surgery_hub.prompts import prompts_of
+from clip_surgery_hub.sam import masks
+from clip_surgery_hub.sam_backends import Sam
+
+SAMPLE = "scene_4.png"
+ABSENT = "pizza"  # what the sample does not show
+GROUNDS = ("cloth", "tiles", "wall", "clutter")  # what may lie behind the things
+CAPTION = "a fish above a briefcase"
+
+
+class Step(NamedTuple):
+    """What one step of the walk drew: the name of its file, what is to be seen, and the figure."""
+
+    name: str
+    shown: str
+    figure: Figure
+
+
+def walk(
+    clip: CLIPSurgery, sam: Sam, picture: Path, texts: Sequence[str], words: Sequence[str]
+) -> Iterator[Step]:
+    """Ask one picture everything.
+
+    Args:
+        clip: the checkpoint.
+        sam: the segmenter.
+        picture: the sample.
+        texts: the three things that it shows.
+        words: every word that the checkpoint knows; the more a class set has, the better it tells them apart.
+    """
+    first, second, third = texts
+    asked = [*texts, ABSENT]
+    explanation = clip.explain(picture, asked, background=[word for word in words if word not in asked])
+
+    prompts = prompts_of(explanation, [[text] for text in asked])
+    yield Step(
+        "points", f"places on and off each text; none for {ABSENT}", plot_prompts(explanation, prompts)
+    )
+
+    one, _ = cut_out(explanation, sam, [[second]])
+    yield Step("mask", f"the mask of {second}: its points prompt SAM", one)
+    many, found = cut_out(explanation, sam, [[text] for text in texts])
+    yield Step("masks", "a mask of each text, the picture encoded once", many)
+    combined, _ = cut_out(explanation, sam, [[first, third]])
+    yield Step("combined", f'one mask of two texts, "{first}+{third}"', combined)
+
+    segments = clip.explain(picture, texts, background=GROUNDS)
+    (index_map,) = segments.segment()
+    yield Step(
+        "segments",
+        "the best text of every pixel, background texts among them",
+        plot_segments(segments.pictures[0], index_map, [*segments.texts, *segments.background]),
+    )
+
+    everything = clip.explain(picture, words)
+    (labels,) = everything.labels(top_k=6)
+    known = dict(zip(everything.texts, everything.presence[0].tolist(), strict=True))
+    yield Step(
+        "labels",
+        f"which of {len(words)} words the picture shows",
+        plot_labels(everything.pictures[0], labels, [known[label.text] for label in labels]),
+    )
+
+    sentence = clip.sentence(picture, CAPTION)
+    yield Step("sentence", "which words of a caption it answers to, and where", sentence.plot()[0].figure)
+
+    patch = highest_patch(explanation.similarity[0][texts.index(second)], found[second].numpy())
+    attention = attention_analysis(clip, picture, patch=patch, mask=found[second])
+    yield Step("attention", f"where a patch on {second} attends to: raw CLIP and surgery", attention.plot())
+    redundancy = redundancy_analysis(clip, picture, words, masks=[found])
+    yield Step(
+        "redundancy", "what all texts have in common, and the maps before and after", redundancy.plot()
+    )
+
+
+def cut_out(
+    explanation: Explanation, sam: Sam, combinations: Sequence[Sequence[str]]
+) -> tuple[Figure, dict[str, Tensor]]:
+    """The figure of the masks of texts or combinations of texts, and the masks ``[H, W]`` by their names."""
+    prompts = prompts_of(explanation, combinations, keep_absent=True)  # the sample is known to show them
+    found = masks(explanation, sam, points=[[prompt.points for prompt in prompts]])
+    figure = plot_masks(explanation.pictures[0], prompts, found.masks[0], found.scores[0])
+    return figure, dict(zip((prompt.name for prompt in prompts), found.masks[0], strict=True))
