@@ -39,8 +39,8 @@ def small(picture: Image.Image) -> Image.Image:
 
 
 def keep(picture: Image.Image, file: Path, most: int | None = None) -> None:
-    """Store a picture in a palette of as many colours as fit into so many bytes, 256 or 128 or 64."""
-    for colours in (256, 128, 64):
+    """Store a picture in a palette of as many colours as fit into so many bytes, at most 256."""
+    for colours in (256, 128, 64, 32):
         # An octree keeps the colours that few pixels have, such as those of points; a median cut loses them.
         picture.quantize(colours, method=Image.Quantize.FASTOCTREE).save(file, optimize=True)
         if most is None or file.stat().st_size <= most:

@@ -1,7 +1,12 @@
 import re
+import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from clip_surgery_hub.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -40,3 +45,27 @@ def test_python_in_the_readme_compiles_and_names_what_exists() -> None:
         for names in re.findall(r"from clip_surgery_hub import (.+)", block):
             missing = {name.strip() for name in names.split(",")} - set(clip_surgery_hub.__all__)
             assert not missing
+
+
+@pytest.mark.filterwarnings("ignore:'pizza' does not seem to be in the picture")
+def test_snippets_and_commands_of_the_tasks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "src/clip_surgery_hub/assets/samples", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    page, names = ROOT / "docs" / "tasks.md", dict[str, Any]()
+    blocks = re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    assert {language for language, _ in blocks} == {"python", "sh"}
+    for language, block in blocks:
+        if language == "python":
+            exec(compile(block, page.name, "exec"), names)
+            continue
+        for line in block.splitlines():
+            with pytest.raises(SystemExit) as end:
+                app(shlex.split(line)[1:], prog_name="clip-surgery")
+            assert not end.value.code, line
+
+
+def test_every_picture_of_the_tasks_is_small() -> None:
+    pictures = list((ROOT / "docs" / "images").glob("task-*.png"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size <= 120_000, picture.name
