@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,34 @@ def measure_maps(maps: Tensor, scene: Scene, words: tuple[str, ...]) -> list[tup
     return figures
 
 
+def measure_scene(similarity: Tensor, scene: Scene, words: tuple[str, ...]) -> np.ndarray:
+    """The figures of `measure_maps` [K, 3] for the K words of a scene that count.
+
+    `similarity` is [T, h, w], patches over `words`; only the maps of the scene's own words are made.
+    """
+    own = similarity[[words.index(word) for word in scene.words]]
+    height, width = scene.picture.shape[:2]
+    (maps,) = similarity_map(own.flatten(1).T[None], (own.shape[1], own.shape[2]), (height, width))
+    return np.array(measure_maps(maps, scene, scene.words)).reshape(-1, 3)
+
+
+def shown_words(scenes: Sequence[Scene], words: tuple[str, ...]) -> Tensor:
+    """Whether each scene shows each word, bool [B, T]."""
+    return torch.tensor([[word in scene.words for word in words] for scene in scenes])
+
+
+def average_precisions(scores: Tensor, shown: Tensor) -> Tensor:
+    """Average precision in [0, 1] of each word that any picture shows; scores and truth are [B, T]."""
+    columns = shown.any(0)
+    precisions: Tensor = multilabel_average_precision(
+        scores[:, columns].double().sigmoid(),
+        shown[:, columns].int(),
+        num_labels=int(columns.sum()),
+        average=None,
+    )
+    return precisions
+
+
 @torch.inference_mode()
 def evaluate(
     model: CLIPModel,
@@ -91,18 +120,15 @@ def evaluate(
             pixels = pixels_of(batch, processor)
             tokens = tower.encode(pixels)
             similarity = feature_surgery(tokens, texts) if operated else tokens @ texts.T
-            maps = similarity_map(similarity[:, 1:], tower.grid(*pixels.shape[2:]), tuple(pixels.shape[2:]))
+            grid = tower.grid(*pixels.shape[2:])
             scores.append(similarity[:, 0])
-            for scene, heat in zip(batch, maps, strict=True):
-                figures = np.array(measure_maps(heat, scene, words)).reshape(-1, 3)
+            for scene, patches in zip(batch, similarity[:, 1:], strict=True):
+                figures = measure_scene(patches.T.unflatten(1, grid), scene, words)
                 if len(figures):
                     contrasts.append(figures[:, 0].mean())
                     overlaps += figures[:, 1].tolist()
                     peaks += figures[:, 2].tolist()
-    shown = torch.tensor([[word in scene.words for word in words] for scene in scenes])
-    precision = multilabel_average_precision(
-        torch.cat(scores).sigmoid(), shown.int(), num_labels=len(words), average=None
-    )[shown.any(0)]
+    precision = average_precisions(torch.cat(scores), shown_words(scenes, words))
     return {
         name: round(100 * float(np.mean(values)), 2)
         for name, values in (

@@ -15,17 +15,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from evaluate import LEAST_PIXELS, draw
+from tasks.bootstrap import interval, ratio
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.analysis import attention_analysis, attention_averages, redundancy_analysis
-from clip_surgery_hub.analysis.attention_results import PARTS
+from clip_surgery_hub.analysis.attention_results import PARTS, AttentionAverages
 from clip_surgery_hub.analysis.redundancy_result import READINGS, RedundancyAnalysis
 from clip_surgery_hub.functional import similarity_map
-from clip_surgery_hub.scenes import Scene, World, draw_scene, load_sprites
+from clip_surgery_hub.scenes import Scene, World, load_sprites
 
-LEAST_PIXELS = 30
-FIRST_SEED = 900_000_000
-"""Scenes are drawn from `(FIRST_SEED, index)`, as in `evaluate.py`; training never saw one of them."""
+RESAMPLES = 2000
 
 KINDS = {"query_key": "q-k", "value_value": "v-v", "query_query": "q-q", "key_key": "k-k"}
 BLOCK_PARTS = {"attention": "q-k attention", "value_attention": "v-v attention", "mlp": "MLP"}
@@ -44,27 +44,36 @@ def print_heading(name: str) -> None:
 def print_row(name: str, values: Sequence[float] | torch.Tensor | np.ndarray, digits: int) -> None:
     """Mean of one value per picture, and the middle 95% of its bootstrap samples."""
     exact = np.asarray(values, dtype=float)
-    means = np.random.default_rng(0).choice(exact, (2000, len(exact))).mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    print(f"| {name} | {exact.mean():.{digits}f} | {low:.{digits}f} to {high:.{digits}f} |", flush=True)
+    mean, low, high = interval(ratio(exact, np.ones_like(exact)), len(exact), RESAMPLES)
+    print(f"| {name} | {mean:.{digits}f} | {low:.{digits}f} to {high:.{digits}f} |", flush=True)
+
+
+def attention_shares(averages: AttentionAverages, depth: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Percent of the attention that lands on the same object, mean over the last `depth` blocks.
+
+    With the patch itself and without, for each kind of attention: a value per picture, [P].
+    """
+    found = {}
+    for heading, shares, evenly in (
+        ("attention on the same object", averages.same_object, averages.chance),
+        ("the same without the patch itself", averages.same_object_elsewhere, averages.chance_elsewhere),
+    ):
+        found[heading] = {
+            name: 100 * shares[kind][:, -depth:].mean(1)  # type: ignore[index]
+            for kind, name in KINDS.items()
+        }
+        found[heading]["spread evenly"] = 100 * evenly
+    return found
 
 
 def print_attention(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
     pictures = [scene.picture for scene in scenes]
     averages = attention_averages(clip, pictures, [scene.visible for scene in scenes])
     last = slice(-clip.depth, None)
-    for heading, shares, evenly in (
-        ("attention on the same object, percent", averages.same_object, averages.chance),
-        (
-            "the same without the patch itself, percent",
-            averages.same_object_elsewhere,
-            averages.chance_elsewhere,
-        ),
-    ):
-        print_heading(heading)
-        for kind, name in KINDS.items():
-            print_row(name, 100 * shares[kind][:, last].mean(1), 1)  # type: ignore[index]
-        print_row("spread evenly", 100 * evenly, 1)
+    for heading, shares in attention_shares(averages, clip.depth).items():
+        print_heading(f"{heading}, percent")
+        for name, values in shares.items():
+            print_row(name, values, 1)
     print_heading("cosine to the final CLS")
     for part in PARTS:
         print_row(BLOCK_PARTS[part], averages.cosines_to_cls[part][:, last].mean(1), 2)
@@ -155,7 +164,7 @@ def main() -> None:
     options = parser.parse_args()
     clip = CLIPSurgery.from_pretrained(options.checkpoint)
     side = clip.tower.native_size
-    scenes = [draw_scene((FIRST_SEED, index), World(size=(side, side))) for index in range(options.scenes)]
+    scenes = draw(options.scenes, World(size=(side, side)))
     print("| figure | mean | 95% interval |\n|---|---|---|")
     print_attention(clip, scenes)
     print_redundancy(clip, scenes)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torchmetrics.functional.classification import binary_auroc
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.scenes import HELD_OUT, TRAINING, World, load_sprites
+from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
 from clip_surgery_hub.text import embed_texts
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
@@ -52,6 +53,41 @@ def ways(
     return found
 
 
+def asked_pairs(scenes: Sequence[Scene], words: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Each scene's own words, and as many that it does not show: P pairs of scene and word.
+
+    Number of the scene, number of the word, and whether it is shown, [P] each.
+    """
+    rng = np.random.default_rng(0)
+    rows, columns, shown = [], [], []
+    for row, scene in enumerate(scenes):
+        absent = [word for word in words if word not in scene.words]
+        chosen = [str(word) for word in rng.choice(absent, len(scene.words), replace=False)]
+        for word in (*scene.words, *chosen):
+            rows.append(row)
+            columns.append(words.index(word))
+            shown.append(word in scene.words)
+    return torch.tensor(rows), torch.tensor(columns), torch.tensor(shown)
+
+
+def candidates(
+    cls: Tensor, peak: Tensor, rows: Tensor, columns: Tensor, scale: float
+) -> Iterator[tuple[str, str, Tensor]]:
+    """Reference, way and score [P] of the pairs; cosine similarity of CLS and of the highest patch [B, T]."""
+    words = cls.shape[1]
+    for name, members in ((f"all {words} words", range(words)), ("every fifth word", range(0, words, 5))):
+        others = torch.tensor(list(members))
+        itself = others[None] == columns[:, None]
+        without = [values[rows][:, others].masked_fill(itself, torch.nan) for values in (cls, peak)]
+        middles = [values.nanmedian(1, keepdim=True).values for values in without]
+        without = [
+            torch.where(itself, middle, values) for values, middle in zip(without, middles, strict=True)
+        ]
+        found = ways(cls[rows, columns], peak[rows, columns], *without, scale=scale)
+        for way, score in found.items():
+            yield name, way, score
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -70,13 +106,7 @@ def main() -> None:
     native = model.config.vision_config.image_size
     grounds = tuple(HELD_OUT if options.backgrounds == "held-out" else TRAINING)
     scenes = draw(options.scenes, World(size=(native, native), backgrounds=grounds))
-    rng = np.random.default_rng(0)
-    asked, shown = [], []
-    for scene in scenes:
-        absent = [word for word in words if word not in scene.words]
-        chosen = [str(word) for word in rng.choice(absent, len(scene.words), replace=False)]
-        asked.append([words.index(word) for word in (*scene.words, *chosen)])
-        shown += [1] * len(scene.words) + [0] * len(chosen)
+    rows, columns, shown = asked_pairs(scenes, words)
     with surgery(model):
         tokens = torch.cat(
             [
@@ -86,22 +116,10 @@ def main() -> None:
         )
     similarity = tokens @ texts.T  # [B, 1+N, T]
     cls, peak = similarity[:, 0], similarity[:, 1:].amax(1)
-    rows = torch.tensor([row for row, ones in enumerate(asked) for _ in ones])
-    columns = torch.tensor([one for ones in asked for one in ones])
-    for name, members in (("all 227 words", range(227)), ("50 words", range(0, 227, 5))):
-        others = torch.tensor(list(members))
-        itself = others[None] == columns[:, None]
-        without = [values[rows][:, others].masked_fill(itself, torch.nan) for values in (cls, peak)]
-        middles = [values.nanmedian(1, keepdim=True).values for values in without]
-        without = [
-            torch.where(itself, middle, values) for values, middle in zip(without, middles, strict=True)
-        ]
-        candidates = ways(
-            cls[rows, columns], peak[rows, columns], *without, scale=float(model.logit_scale.exp())
-        )
-        for way, score in candidates.items():
-            auroc = binary_auroc(torch.sigmoid(score.double()), torch.tensor(shown))
-            print(json.dumps({"reference": name, "way": way, "AUROC": round(float(auroc), 4)}), flush=True)
+    for reference, way, score in candidates(cls, peak, rows, columns, float(model.logit_scale.exp())):
+        auroc = binary_auroc(torch.sigmoid(score.double()), shown.int())
+        record = {"reference": reference, "way": way, "AUROC": round(float(auroc), 4)}
+        print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,24 @@
+"""Where patches on an object attend to, by queries and keys as in CLIP, or by values as in CLIP Surgery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from evaluate_analysis import attention_shares
+
+from clip_surgery_hub.analysis import attention_averages
+from tasks.bootstrap import Figure, interval, ratio
+from tasks.material import Material
+
+
+def analysis(material: Material) -> Iterator[Figure]:
+    """Share of the attention that lands on the same object, mean over the operated blocks."""
+    clip = material.clips["clip_surgery"]
+    pictures = [scene.picture for scene in material.scenes]
+    averages = attention_averages(clip, pictures, [scene.visible for scene in material.scenes])
+    for name, shares in attention_shares(averages, clip.depth).items():
+        for reading in ("q-k", "v-v", "spread evenly"):
+            values = shares[reading].double().numpy()
+            value, low, high = interval(ratio(values, np.ones_like(values)), len(values))
+            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=averages.objects)

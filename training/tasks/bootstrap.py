@@ -1,0 +1,154 @@
+"""How sure a figure is: the same figure over pictures drawn anew, with replacement, a thousand times.
+
+A resample is a row of counts, how often each picture is in it. A figure is a function of such counts, so that
+all resamples are computed at once, and the figure itself is the same function of a row of ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 1000
+SEED = 0
+Counts = NDArray[np.float64]
+Statistic = Callable[[Counts], NDArray[np.float64]]
+"""Counts [R, B] of the B pictures to the figure of each of the R resamples [R]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A measured figure.
+
+    Attributes:
+        reading: what was measured, such as "raw CLIP".
+        name: of the figure, such as "mSC".
+        value: percent, unless the name says otherwise.
+        low: lower end of the 95% interval.
+        high: upper end of the 95% interval.
+        count: how many maps, points, texts, ... were counted.
+    """
+
+    reading: str
+    name: str
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def resampled(pictures: int, resamples: int = RESAMPLES) -> Counts:
+    """How often each picture is in each resample, [R, B]; rows sum to B."""
+    drawn = np.random.default_rng(SEED).integers(0, pictures, (resamples, pictures))
+    rows = np.repeat(np.arange(resamples), pictures)
+    flat = np.bincount(rows * pictures + drawn.ravel(), minlength=resamples * pictures)
+    return flat.reshape(resamples, pictures).astype(np.float64)
+
+
+def interval(
+    statistic: Statistic, pictures: int, resamples: int = RESAMPLES, *, centred: bool = False
+) -> tuple[float, float, float]:
+    """The figure, and the middle 95% of it over resamples of the pictures.
+
+    `centred` puts the spread of the resamples around the figure, for means over classes that few pictures
+    show: there the copies of a picture and the classes left out raise the resamples' own mean.
+    """
+    value = float(statistic(np.ones((1, pictures)))[0])
+    found = statistic(resampled(pictures, resamples))
+    low, high = np.nanpercentile(found, (2.5, 97.5)) + (value - np.nanmean(found) if centred else 0.0)
+    return value, float(low), float(high)
+
+
+def ratio(above: ArrayLike, below: ArrayLike) -> Statistic:
+    """Sum of the pictures' numerators [B] over the sum of their denominators [B].
+
+    With sums and numbers of a picture's maps this is the mean over all maps; with ones below, over pictures.
+    """
+    numerator, denominator = np.asarray(above, float), np.asarray(below, float)
+    return lambda counts: (counts @ numerator) / (counts @ denominator)
+
+
+def share(groups: Sequence[Sequence[float]]) -> Statistic:
+    """The mean over all values of all pictures, given as one list per picture, possibly empty."""
+    return ratio([sum(group) for group in groups], [len(group) for group in groups])
+
+
+def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> Statistic:
+    """Mean over the classes of the average precision, scores and truth [B, T].
+
+    A class counts in a resample where it is shown in it. Copies of a picture have one score, so they share a
+    threshold: a class's average precision is the mean over its shown copies of the precision at theirs.
+    """
+
+    def statistic(counts: Counts) -> NDArray[np.float64]:
+        total, classes = np.zeros(len(counts)), np.zeros(len(counts))
+        for values, truth in zip(scores.T, shown.T, strict=True):
+            if not truth.any():
+                continue
+            levels, level = np.unique(-values, return_inverse=True)  # equal scores share a threshold
+            first = np.searchsorted(np.sort(level), np.arange(len(levels)))
+            order = np.argsort(level, kind="stable")
+            ranked = counts[:, order]
+            hits = np.add.reduceat(ranked * truth[order], first, axis=1)  # [R, levels]
+            seen = np.add.reduceat(ranked, first, axis=1).cumsum(1)
+            precision = hits.cumsum(1) / np.maximum(seen, 1)
+            shows = hits.sum(1)
+            total += np.where(shows > 0, (precision * hits).sum(1) / np.maximum(shows, 1), 0)
+            classes += shows > 0
+        return total / classes
+
+    return statistic
+
+
+def area_under_roc(scores: ArrayLike, shown: ArrayLike, picture: ArrayLike) -> Statistic:
+    """Chance that a shown text's score lies above that of one not shown (half for equal ones).
+
+    P pairs of picture and text: score [P], whether the picture shows the text [P], number of the picture [P].
+    """
+    levels, level = np.unique(np.asarray(scores, float), return_inverse=True)
+    truth, owner = np.asarray(shown, bool), np.asarray(picture)
+
+    def statistic(counts: Counts) -> NDArray[np.float64]:
+        on, off = np.zeros((2, len(counts), len(levels)))
+        for number, row in enumerate(counts):
+            weight = row[owner]
+            on[number] = np.bincount(level, weight * truth, len(levels))
+            off[number] = np.bincount(level, weight * ~truth, len(levels))
+        below = off.cumsum(1) - off / 2
+        return (on * below).sum(1) / (on.sum(1) * off.sum(1))
+
+    return statistic
+
+
+def mean_intersection_over_union(
+    overlap: NDArray[np.int64], predicted: NDArray[np.int64], actual: NDArray[np.int64]
+) -> Statistic:
+    """Mean over the classes of the overlap of all pictures over the union of all pictures; pixels [B, C].
+
+    Classes without pixels in either, among the pictures of a resample, do not count.
+    """
+
+    def statistic(counts: Counts) -> NDArray[np.float64]:
+        both = counts @ overlap
+        union = counts @ (predicted + actual) - both
+        shares = np.divide(both, union, out=np.full_like(both, np.nan), where=union > 0)
+        return np.asarray(np.nanmean(shares, 1))
+
+    return statistic
+
+
+def quantile(groups: Sequence[Sequence[float]], part: float) -> Statistic:
+    """The value below which a part of all values lies, given as one list per picture."""
+    values = np.array([value for group in groups for value in group])
+    owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    order = np.argsort(values, kind="stable")
+
+    def statistic(counts: Counts) -> NDArray[np.float64]:
+        heaped = counts[:, owner[order]].cumsum(1)
+        first = (heaped <= part * heaped[:, -1:]).sum(1)
+        return np.asarray(values[order][np.minimum(first, len(values) - 1)])
+
+    return statistic

@@ -1,0 +1,133 @@
+"""Where in a picture a text is: heatmaps, points on and off it, and SAM's masks at these points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from evaluate import measure_scene
+
+from clip_surgery_hub.explanation import Points
+from clip_surgery_hub.functional import similarity_map, similarity_to_points
+from clip_surgery_hub.sam import masks
+from clip_surgery_hub.sam_checkpoint import load_sam
+from tasks.bootstrap import Figure, interval, ratio, share
+from tasks.material import READINGS, Material
+
+
+def explanation(material: Material) -> Iterator[Figure]:
+    """Contrast, best overlap and peak of the maps, as `evaluate.py` defines them."""
+    for reading in READINGS:
+        pairs = zip(material.similarity(reading), material.scenes, strict=True)
+        found = [100 * measure_scene(similarity, scene, material.concepts) for similarity, scene in pairs]
+        count = sum(map(len, found))
+        means = [figures[:, 0].mean() if len(figures) else 0.0 for figures in found]
+        statistics = {
+            "mSC": ratio(means, [len(figures) > 0 for figures in found]),
+            "mIoU": share([figures[:, 1] for figures in found]),
+            "peak": share([figures[:, 2] for figures in found]),
+        }
+        for name, statistic in statistics.items():
+            value, low, high = interval(statistic, len(material))
+            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+
+
+def points(material: Material) -> Iterator[Figure]:
+    """Share of the points on a text that lie on its object, and of those off it that do not.
+
+    All concepts are the class set; in the last reading the picture's own words and the grounds' are.
+    """
+    prompts = {
+        reading: [_prompts(material, reading, number) for number in range(len(material))]
+        for reading in READINGS
+    }
+    prompts["both, the picture's words and the grounds"] = [
+        explanation.points()[0]
+        for number in range(len(material))
+        for explanation in [material.explain("clip_surgery", number, tuple(material.objects(number)))]
+    ]
+    for reading, asked in prompts.items():
+        on, off = (
+            [_hits(material, number, asked[number], label) for number in range(len(asked))]
+            for label in (1, 0)
+        )
+        figures = {
+            "positive on the object": [sum(found, []) for found in on],
+            "the same, mean over the texts": [[float(np.mean(one)) for one in found if one] for found in on],
+            "negative off the object": [sum(found, []) for found in off],
+        }
+        for name, groups in figures.items():
+            value, low, high = interval(share(groups), len(material))
+            count = sum(map(len, groups))
+            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+
+
+def segmenter_masks(material: Material, source: str) -> Iterator[Figure]:
+    """Overlap of SAM's mask at the points of a text with the text's object, for both ways of choosing it.
+
+    Raises:
+        FileNotFoundError: if there is no such SAM.
+    """
+    sam = load_sam(source)  # before anything else, so that one that is not there is told at once
+    for reading in ("raw CLIP", "both"):
+        method, _ = READINGS[reading]
+        prompts = [_prompts(material, reading, number) for number in range(len(material))]
+        heat = [_heatmaps(material, reading, number) for number in range(len(material))]
+        for choose in ("score", "agreement"):
+            result = masks(
+                material.explained[method],
+                sam,
+                choose=choose,  # type: ignore[arg-type]
+                points=prompts,
+                heatmaps=heat,
+            )
+            overlaps = [
+                [100 * _overlap(mask, actual) for mask, actual in zip(found.numpy(), objects, strict=True)]
+                for number, found in enumerate(result.masks)
+                for objects in [material.objects(number).values()]
+            ]
+            value, low, high = interval(share(overlaps), len(material))
+            yield Figure(
+                reading=f"points of {reading}",
+                name=f'choose="{choose}"',
+                value=value,
+                low=low,
+                high=high,
+                count=sum(map(len, overlaps)),
+            )
+
+
+def _hits(material: Material, number: int, asked: Sequence[Points], label: int) -> list[list[float]]:
+    """For each text of a scene, 100 where a point of that label is right, else 0."""
+    masks_of = material.objects(number).values()
+    return [
+        [100.0 * (mask[y, x] == bool(label)) for x, y in prompt.xy[prompt.labels == label].tolist()]
+        for prompt, mask in zip(asked, masks_of, strict=True)
+    ]
+
+
+def _own_similarity(material: Material, reading: str, number: int) -> torch.Tensor:
+    """Of the words of a scene that count, [K, h, w]."""
+    chosen = [material.concepts.index(word) for word in material.objects(number)]
+    return material.similarity(reading)[number][chosen]
+
+
+def _prompts(material: Material, reading: str, number: int) -> list[Points]:
+    """The points of each word of a scene that counts, all concepts as the class set."""
+    size = material.scenes[number].picture.shape[:2]
+    return [
+        Points(*similarity_to_points(one.flatten(), (one.shape[0], one.shape[1]), (size[0], size[1])))
+        for one in _own_similarity(material, reading, number)
+    ]
+
+
+def _heatmaps(material: Material, reading: str, number: int) -> torch.Tensor:
+    """The heatmap of each word of a scene that counts, [K, H, W]."""
+    similarity, size = _own_similarity(material, reading, number), material.scenes[number].picture.shape[:2]
+    grid = (similarity.shape[1], similarity.shape[2])
+    return similarity_map(similarity.flatten(1).T[None], grid, (size[0], size[1]))[0]
+
+
+def _overlap(mask: np.ndarray, actual: np.ndarray) -> float:
+    return float((mask & actual).sum() / (mask | actual).sum())

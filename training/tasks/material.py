@@ -1,0 +1,90 @@
+"""What all tasks are measured on: drawn scenes, and what two readings of one CLIP make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from evaluate import LEAST_PIXELS, draw
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clip_surgery_hub import CLIPSurgery
+from clip_surgery_hub.encoding import EncodedImages
+from clip_surgery_hub.explanation import Explanation
+from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
+
+READINGS = {
+    "raw CLIP": ("none", "plain"),
+    "feature surgery alone": ("none", "surgery"),
+    "architecture surgery alone": ("clip_surgery", "plain"),
+    "both": ("clip_surgery", "surgery"),
+}
+"""Readings by name: the method of the vision tower, and whether similarity is read after feature surgery."""
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """B scenes at the checkpoint's native size, encoded by each method.
+
+    Attributes:
+        scenes: B scenes that training never drew.
+        concepts: the T words that objects can have.
+        grounds: the words that backgrounds of the scenes can have.
+        clips: the checkpoint by method, "none" (raw CLIP) and "clip_surgery".
+        encoded: the pictures by method.
+        explained: all concepts as the class set, by method.
+    """
+
+    scenes: tuple[Scene, ...]
+    concepts: tuple[str, ...]
+    grounds: tuple[str, ...]
+    clips: dict[str, CLIPSurgery]
+    encoded: dict[str, EncodedImages]
+    explained: dict[str, Explanation]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def similarity(self, reading: str) -> tuple[Tensor, ...]:
+        """Similarity of every patch with every concept, B tensors [T, h, w]."""
+        method, features = READINGS[reading]
+        explanation = self.explained[method]
+        return explanation.plain if features == "plain" else explanation.operated
+
+    def encoded_one(self, method: str, number: int) -> EncodedImages:
+        """One of the encoded pictures."""
+        every, one = self.encoded[method], slice(number, number + 1)
+        return EncodedImages(every.pictures[one], every.tokens[one], every.grids[one], every.settings)
+
+    def explain(self, method: str, number: int, words: Sequence[str]) -> Explanation:
+        """One picture with words and the words of the grounds as the class set, without presence."""
+        clip = self.clips[method]
+        asked, grounds = embeddings(clip, words), embeddings(clip, self.grounds)
+        return clip.explain(self.encoded_one(method, number), asked, background=grounds)
+
+    def objects(self, number: int) -> dict[str, NDArray[np.bool_]]:
+        """The words of a scene with 30 visible pixels or more, and their masks [H, W]."""
+        scene = self.scenes[number]
+        masks = {word: scene.mask(word) for word in scene.words}
+        return {word: mask for word, mask in masks.items() if mask.sum() >= LEAST_PIXELS}
+
+
+def gather(checkpoint: str, scenes: int, backgrounds: str) -> Material:
+    """Draw the scenes and encode them; backgrounds "training" or "held-out"."""
+    methods = dict.fromkeys(method for method, _ in READINGS.values())
+    clips = {method: CLIPSurgery.from_pretrained(checkpoint, method=method) for method in methods}
+    side = clips["none"].tower.native_size
+    grounds = tuple(HELD_OUT if backgrounds == "held-out" else TRAINING)
+    drawn = draw(scenes, World(size=(side, side), backgrounds=grounds))
+    concepts = load_sprites().concepts
+    encoded = {method: clip.encode([scene.picture for scene in drawn]) for method, clip in clips.items()}
+    explained = {method: clip.explain(encoded[method], concepts) for method, clip in clips.items()}
+    return Material(tuple(drawn), concepts, grounds, clips, encoded, explained)
+
+
+def embeddings(clip: CLIPSurgery, words: Sequence[str]) -> dict[str, Tensor]:
+    """The words' embeddings [C] by name, with the paper's prompts: explaining them computes no presence."""
+    return dict(zip(words, torch.unbind(clip.encode_text(words)), strict=True))

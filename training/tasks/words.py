@@ -1,0 +1,109 @@
+"""What is in a picture at all: multi-label recognition over all concepts, and presence of single texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from evaluate import average_precisions, shown_words
+from presence import asked_pairs, candidates
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from clip_surgery_hub.explanation import PRESENT
+from tasks.bootstrap import Figure, area_under_roc, average_precision, interval, quantile, share
+from tasks.material import Material
+
+KEPT = 90
+"""Percent of the present texts that the recommended threshold keeps."""
+
+
+def recognition(material: Material) -> Iterator[Figure]:
+    """Mean average precision over the concepts; scores are those of CLS, which the method does not touch."""
+    explained = material.explained["clip_surgery"]
+    shown = shown_words(material.scenes, material.concepts)
+    readings = {"cosine of CLS (raw CLIP)": explained.plain_scores, "feature surgery": explained.scores}
+    for reading, scores in readings.items():
+        exact = float(average_precisions(scores, shown).mean())
+        statistic = average_precision(scores.double().numpy(), shown.numpy())
+        value, low, high = interval(statistic, len(material), centred=True)
+        _check_agreement(value, exact)
+        yield Figure(
+            reading=reading,
+            name="mAP",
+            value=100 * value,
+            low=100 * low,
+            high=100 * high,
+            count=int(shown.any(0).sum()),
+        )
+
+
+def presence(material: Material) -> Iterator[Figure]:
+    """How well texts that are shown are told from as many that are not, and what the threshold does."""
+    explained = material.explained["clip_surgery"]
+    assert explained.presence is not None
+    rows, columns, shown = asked_pairs(material.scenes, material.concepts)
+    peak = torch.stack([similarity.amax((1, 2)) for similarity in explained.plain])
+    scale = material.clips["clip_surgery"].logit_scale
+    own = explained.presence[rows, columns]
+    scores = {"the library's presence": own}
+    for reference, way, score in candidates(explained.plain_scores, peak, rows, columns, scale):
+        scores[f"{way}, {reference}" if ":" in way and "cosine" not in way else way] = score
+    for reading, score in scores.items():
+        exact = float(binary_auroc(_on_unit_scale(score), shown.int()))
+        statistic = area_under_roc(score.double().numpy(), shown.numpy(), rows.numpy())
+        value, low, high = interval(statistic, len(material))
+        _check_agreement(value, exact)
+        yield Figure(
+            reading=reading,
+            name="AUROC",
+            value=100 * value,
+            low=100 * low,
+            high=100 * high,
+            count=len(shown),
+        )
+    yield from _operating_points(own, rows, shown, len(material))
+
+
+def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, pictures: int) -> Iterator[Figure]:
+    """What thresholds on the library's presence keep and leave out."""
+    sides = [
+        [own[(rows == number) & (shown == side)].tolist() for number in range(pictures)]
+        for side in (True, False)
+    ]
+    present, absent = sides
+    levels = own.unique()
+    balance = [
+        (own[shown] >= level).float().mean() + (own[~shown] < level).float().mean() for level in levels
+    ]
+    lowest = quantile(present, 1 - KEPT / 100)
+    value, low, high = interval(lowest, pictures)
+    keeping = f"threshold that keeps {KEPT}% of the present texts"
+    yield Figure(
+        reading=keeping, name="presence", value=value, low=low, high=high, count=sum(map(len, present))
+    )
+    thresholds = {
+        f"default threshold, {PRESENT}": PRESENT,
+        f"{keeping}, {value:.3f}": value,
+        f"best balance, {levels[int(np.argmax(balance))]:.3f}": float(levels[int(np.argmax(balance))]),
+    }
+    for reading, threshold in thresholds.items():
+        kept = [[100.0 * (one >= threshold) for one in group] for group in present]
+        left_out = [[100.0 * (one < threshold) for one in group] for group in absent]
+        for name, groups in (("present texts kept", kept), ("absent texts left out", left_out)):
+            value, low, high = interval(share(groups), pictures)
+            count = sum(map(len, groups))
+            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+
+
+def _on_unit_scale(score: Tensor) -> Tensor:
+    """Ranks in [0, 1] as torchmetrics takes scores: its sigmoid would make distinct large scores equal."""
+    levels, level = score.unique(return_inverse=True)
+    return level.double() / max(1, len(levels) - 1)
+
+
+def _check_agreement(value: float, exact: float) -> None:
+    """The resampled form must give what torchmetrics gives on the pictures themselves."""
+    if abs(value - exact) > 1e-4:
+        raise ArithmeticError(f"the bootstrap's form gives {value}, torchmetrics {exact}.")
