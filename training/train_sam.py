@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--decoder-rate", type=float, default=0.02, help="of Muon, for the decoder")
     parser.add_argument("--warmup", type=int, default=40, help="steps")
     parser.add_argument(
-        "--decay", type=float, default=0.35, help="share of steps over which the rate falls to zero"
+        "--decay", type=float, default=0.5, help="share of steps over which the rate falls to zero"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
