@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
         help="shares of the steps that end stages",
     )
     parser.add_argument(
-        "--decay", type=float, default=0.3, help="share of steps over which the rate falls to zero"
+        "--decay", type=float, default=0.7, help="share of steps over which the rate falls to zero"
     )
     parser.add_argument("--redraw", type=float, default=0.08)
     parser.add_argument("--colour", type=float, default=0.25)

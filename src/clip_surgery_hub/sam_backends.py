@@ -162,7 +162,8 @@ def _encode_with_transformers(model: Any, processor: Any, picture: np.ndarray) -
 def _processed(processor: Any, picture: np.ndarray, model: Any, side: int) -> tuple[Tensor, tuple[int, int]]:
     """What the processor makes of a picture: pixels ``[3, side, side]``, and the part that is not padding."""
     image_processor = getattr(processor, "image_processor", processor)
-    made = image_processor(images=picture, return_tensors="pt", input_data_format="channels_last")
+    # A copy, for torch warns of arrays that must not be written to, as those of an explanation are.
+    made = image_processor(images=picture.copy(), return_tensors="pt", input_data_format="channels_last")
     pixels = made["pixel_values"][0]
     pads = "reshaped_input_sizes" in made
     if pads != _family(model) or tuple(pixels.shape) != (3, side, side):

@@ -1,0 +1,213 @@
+"""What the bundled CLIP is worth at the tasks, against the exact masks of scenes that training never drew.
+
+The thresholds are what the tasks must reach, or a little below what was measured; docs/results.md has the
+figures of more scenes.
+"""
+
+import numpy as np
+import pytest
+import torch
+from test_sentence import named_words
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_jaccard_index, multilabel_average_precision
+
+from clip_surgery_hub import CLIPSurgery, windows
+from clip_surgery_hub.scenes import TRAINING, Scene, World, describe, draw_scene, load_sprites
+
+NAME = "clip_vit_tiny.scenes"
+SCENES, CAPTIONS, TILED, LEAST_PIXELS = 100, 40, 2, 30
+
+# In percent. Of the positive points 80 should lie inside; this CLIP, which takes some objects for others, has
+# 60 there (docs/results.md), and the test holds it to that.
+POSITIVE_INSIDE, NEGATIVE_OUTSIDE = 58, 95
+RAW_POSITIVE_INSIDE = 30
+PRECISION, RAW_PRECISION, PRECISION_LOST = 34, 36, 3
+SEGMENTS, RAW_SEGMENTS = 35, 6
+CAPTIONS_LIT, RAW_CAPTIONS_LIT = 90, 60
+PAIRS_LIT = 75
+# Jumps at the edges of windows, as a multiple of those elsewhere.
+SEAMLESS, WITH_SEAMS = 1.15, 1.3
+
+
+@pytest.fixture(scope="module")
+def clip() -> CLIPSurgery:
+    return CLIPSurgery.from_pretrained(NAME)
+
+
+@pytest.fixture(scope="module")
+def raw() -> CLIPSurgery:
+    return CLIPSurgery.from_pretrained(NAME, method="none")
+
+
+@pytest.fixture(scope="module")
+def scenes(clip: CLIPSurgery) -> list[Scene]:
+    side = clip.tower.native_size
+    return [draw_scene((79, index), World(size=(side, side))) for index in range(SCENES)]
+
+
+@pytest.fixture(scope="module")
+def texts(clip: CLIPSurgery) -> dict[str, Tensor]:
+    """Embeddings by name of all words, so that the text tower reads them once for all tests."""
+    words = (*load_sprites().concepts, *TRAINING)
+    return dict(zip(words, clip.encode_text(words), strict=True))
+
+
+def objects(scene: Scene) -> dict[str, np.ndarray]:
+    masks = {word: scene.mask(word) for word in scene.words}
+    return {word: mask for word, mask in masks.items() if mask.sum() >= LEAST_PIXELS}
+
+
+def points_inside(
+    clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene], redundant: str
+) -> tuple[float, float]:
+    """Percent of positive points on the word's object, and of negative ones off it."""
+    inside: dict[int, list[bool]] = {1: [], 0: []}
+    grounds = {word: texts[word] for word in TRAINING}
+    for scene in scenes:
+        masks = objects(scene)
+        asked = {word: texts[word] for word in masks}
+        result = clip.explain(scene.picture, asked, background=grounds, redundant=redundant)
+        for (xy, labels), mask in zip(result.points()[0], masks.values(), strict=True):
+            for (x, y), label in zip(xy.tolist(), labels.tolist(), strict=True):
+                inside[label].append(bool(mask[y, x]))
+    assert len(inside[1]) > 3 * len(scenes)
+    return 100 * float(np.mean(inside[1])), 100 - 100 * float(np.mean(inside[0]))
+
+
+def test_points_lie_on_the_objects_and_off_them(
+    clip: CLIPSurgery, raw: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
+) -> None:
+    on, off = points_inside(clip, texts, scenes, "auto")
+    raw_on, _ = points_inside(raw, texts, scenes, "none")
+    assert raw_on <= RAW_POSITIVE_INSIDE
+    assert off >= NEGATIVE_OUTSIDE
+    assert on >= POSITIVE_INSIDE
+
+
+def test_pictures_are_labelled_as_well_after_surgery_as_before(
+    clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
+) -> None:
+    words = load_sprites().concepts
+    result = clip.explain([scene.picture for scene in scenes], {word: texts[word] for word in words})
+    shown = torch.tensor([[word in scene.words for word in words] for scene in scenes])
+    every = shown.any(0)
+
+    def mean_precision(scores: Tensor) -> float:
+        ranked = scores.double()[:, every].sigmoid()
+        found = multilabel_average_precision(ranked, shown[:, every].int(), num_labels=int(every.sum()))
+        return 100 * float(found)
+
+    before, after = mean_precision(result.plain_scores), mean_precision(result.scores)
+    assert before >= RAW_PRECISION
+    assert after >= PRECISION
+    assert after >= before - PRECISION_LOST
+
+
+def segments_overlap(clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]) -> float:
+    """Mean over the classes of overlap over union in the pixels of all pictures; the ground is one class."""
+    words = load_sprites().concepts
+    ground, found, truth = len(words), [], []
+    grounds = {word: texts[word] for word in TRAINING}
+    for scene in scenes:
+        asked = {word: texts[word] for word in scene.words}
+        segments = clip.explain(scene.picture, asked, background=grounds).segment()[0]
+        numbers = [words.index(word) for word in scene.words] + [ground] * len(TRAINING)
+        found.append(torch.tensor(numbers)[segments])
+        actual = torch.full(segments.shape, ground)
+        for word in scene.words:
+            actual[torch.from_numpy(scene.mask(word))] = words.index(word)
+        truth.append(actual)
+    return 100 * float(
+        multiclass_jaccard_index(torch.stack(found), torch.stack(truth), num_classes=ground + 1)
+    )
+
+
+def test_segments_are_the_objects_after_surgery_only(
+    clip: CLIPSurgery, raw: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
+) -> None:
+    assert segments_overlap(raw, texts, scenes) <= RAW_SEGMENTS
+    assert segments_overlap(clip, texts, scenes) >= SEGMENTS
+
+
+def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, operated: bool) -> tuple[float, float]:
+    """Percent of captions, and of pairs of words, where an object's own word lights it up more.
+
+    A caption counts where its objects' words are ahead of the mean of its other words. The other words are
+    all but those of the same object and the end token; `operated`: without the redundant part of each word.
+    """
+    captions, pairs = [], []
+    for number, scene in enumerate(scenes):
+        result = clip.sentence(scene.picture, describe(scene, np.random.default_rng((79, number))))
+        heatmaps = result.word_heatmaps()
+        if not operated:
+            plain = torch.stack([result.plain[list(word.tokens)].mean(0) for word in result.words])
+            heatmaps = result._heatmaps(plain)
+        masks, margins = objects(scene), []
+        for word, own in named_words(scene, result).items():
+            others = [other for other in range(len(result.words) - 1) if other not in own]
+            if word in masks and others:
+                mask = torch.from_numpy(masks[word])
+                contrast = heatmaps[:, mask].mean(1) - heatmaps[:, ~mask].mean(1)
+                best = contrast[own].mean()
+                margins.append(float(best - contrast[others].mean()))
+                pairs += [bool(best > contrast[other]) for other in others]
+        if margins:
+            captions.append(np.mean(margins) > 0)
+    assert len(captions) > 0.9 * len(scenes)
+    return 100 * float(np.mean(captions)), 100 * float(np.mean(pairs))
+
+
+def test_words_that_name_an_object_light_it_up_more_than_the_other_words_of_the_caption(
+    clip: CLIPSurgery, raw: CLIPSurgery, scenes: list[Scene]
+) -> None:
+    captions, pairs = words_lit(clip, scenes[:CAPTIONS], operated=True)
+    raw_captions, raw_pairs = words_lit(raw, scenes[:CAPTIONS], operated=False)
+    assert captions >= CAPTIONS_LIT and raw_captions <= RAW_CAPTIONS_LIT
+    assert pairs >= PAIRS_LIT and pairs > raw_pairs
+
+
+def seam(clip: CLIPSurgery, texts: dict[str, Tensor], scene: Scene, stride: int) -> float:
+    """Jumps at the edges of windows over jumps elsewhere, in what a patch owes to its place in the windows.
+
+    The scene is tiled to four times its side and shifted by one patch after another, so that each of its
+    patches comes to lie at each place between two edges. The mean over the shifts belongs to the picture; the
+    rest of each belongs to the windows, and jumps at their edges if there is a seam.
+    """
+    side, patch = clip.tower.native_size, clip.tower.patch_size
+    cells, step = side // patch, stride // patch
+    tiles = []
+    for shift in range(step):
+        rolled = np.roll(scene.picture, (shift * patch, shift * patch), axis=(0, 1))
+        tiled = np.tile(rolled, (4, 4, 1))
+        asked = {word: texts[word] for word in scene.words}
+        (maps,) = clip.explain(tiled, asked, size=4 * side, window=side, stride=stride).plain
+        tiles.append(maps[:, cells : 2 * cells, cells : 2 * cells])  # windows and picture repeat from here on
+    places = [(shift, shift) for shift in range(step)]
+    picture = torch.stack(
+        [tile.roll((-y, -x), (1, 2)) for tile, (y, x) in zip(tiles, places, strict=True)]
+    ).mean(0)
+    left = torch.stack(
+        [tile - picture.roll(place, (1, 2)) for tile, place in zip(tiles, places, strict=True)]
+    )
+    across = (left - left.roll(1, 3)).abs().mean((0, 1, 2))  # [cells]: from the patch before to each
+    down = (left - left.roll(1, 2)).abs().mean((0, 1, 3))
+    jumps, edges = (across + down) / 2, torch.arange(cells) % step == 0
+    return float(jumps[edges].mean() / jumps[~edges].mean())
+
+
+def test_the_sliding_window_leaves_no_seams(
+    clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stride = clip.tower.native_size // 2
+    blended = np.mean([seam(clip, texts, scene, stride) for scene in scenes[:TILED]])
+    assert blended <= SEAMLESS
+    # Without blending: each patch is what the one window says whose first half it lies in.
+    monkeypatch.setattr(windows, "_tent", lambda cells: (torch.arange(cells) < cells // 2).float() + 1e-9)
+    assert np.mean([seam(clip, texts, scene, stride) for scene in scenes[:TILED]]) >= WITH_SEAMS
+
+
+def test_a_picture_of_one_window_is_read_as_without_windows(clip: CLIPSurgery, scenes: list[Scene]) -> None:
+    pictures = [scene.picture for scene in scenes[:3]]
+    windowed = clip.encode(pictures, window=clip.tower.native_size)
+    for read, alone in zip(windowed.tokens, clip.encode(pictures).tokens, strict=True):
+        assert torch.equal(read, alone)
