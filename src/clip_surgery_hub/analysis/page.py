@@ -16,8 +16,8 @@ from clip_surgery_hub.cells import (
     LABEL_LINE,
     LONGEST_FIGURE,
     MARGIN,
-    NOTE_COLOUR,
     NOTE_POINTS,
+    annotate,
     empty_figure,
 )
 from clip_surgery_hub.functional import similarity_map
@@ -110,18 +110,7 @@ class Page:
         self, axes: Axes, note: str, *, at: tuple[float, float], shift: tuple[int, int], ha: str, va: str
     ) -> None:
         """A few small words at a place of the axes, in shares of it, shifted by points."""
-        axes.annotate(
-            note,
-            xy=at,
-            xycoords="axes fraction",
-            xytext=shift,
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            fontsize=NOTE_POINTS,
-            fontfamily=self.fonts,
-            color=NOTE_COLOUR,
-        )
+        annotate(axes, note, self.fonts, at=at, shift=shift, ha=ha, va=va)
 
     def row_name(self, middle: float, lines: Iterable[str]) -> None:
         """The name of a row of cells on the left, around a height."""
