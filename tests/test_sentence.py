@@ -89,7 +89,8 @@ def test_features_are_the_projected_last_states_of_the_padded_caption(name: str)
             projected += model.text_projection.bias
     read = read_caption(model, tokenizer, CAPTION)
     expected = (projected / projected.norm(dim=-1, keepdim=True))[: len(read.tokens)]
-    torch.testing.assert_close(read.features, expected, atol=3e-6, rtol=0)
+    # Other lengths round differently, by up to 4e-6 in PyTorch 2.8.
+    torch.testing.assert_close(read.features, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", [*ENDS, *STARTS])
