@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from evaluate import measure_scene
+from evaluate_sam import overlap
 
 from clip_surgery_hub.explanation import Points
 from clip_surgery_hub.functional import similarity_map, similarity_to_points
@@ -82,11 +83,11 @@ def segmenter_masks(material: Material, source: str) -> Iterator[Figure]:
                 points=prompts,
                 heatmaps=heat,
             )
-            overlaps = [
-                [100 * _overlap(mask, actual) for mask, actual in zip(found.numpy(), objects, strict=True)]
-                for number, found in enumerate(result.masks)
-                for objects in [material.objects(number).values()]
-            ]
+            overlaps = []
+            for number, found in enumerate(result.masks):
+                objects = material.objects(number).values()
+                actual = torch.tensor(np.array([*objects]), dtype=torch.bool).reshape(found.shape)
+                overlaps.append((100 * overlap(found, actual).double()).tolist())
             value, low, high = interval(share(overlaps), len(material))
             yield Figure(
                 reading=f"points of {reading}",
@@ -127,7 +128,3 @@ def _heatmaps(material: Material, reading: str, number: int) -> torch.Tensor:
     similarity, size = _own_similarity(material, reading, number), material.scenes[number].picture.shape[:2]
     grid = (similarity.shape[1], similarity.shape[2])
     return similarity_map(similarity.flatten(1).T[None], grid, (size[0], size[1]))[0]
-
-
-def _overlap(mask: np.ndarray, actual: np.ndarray) -> float:
-    return float((mask & actual).sum() / (mask | actual).sum())

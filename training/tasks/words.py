@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from clip_surgery_hub.explanation import PRESENT
-from tasks.bootstrap import Figure, area_under_roc, average_precision, interval, quantile, share
+from tasks.bootstrap import Figure, Statistic, area_under_roc, average_precision, interval, quantile, share
 from tasks.material import Material
 
 KEPT = 90
@@ -27,16 +27,8 @@ def recognition(material: Material) -> Iterator[Figure]:
     for reading, scores in readings.items():
         exact = float(average_precisions(scores, shown).mean())
         statistic = average_precision(scores.double().numpy(), shown.numpy())
-        value, low, high = interval(statistic, len(material), centred=True)
-        _check_agreement(value, exact)
-        yield Figure(
-            reading=reading,
-            name="mAP",
-            value=100 * value,
-            low=100 * low,
-            high=100 * high,
-            count=int(shown.any(0).sum()),
-        )
+        count = int(shown.any(0).sum())
+        yield _checked(reading, "mAP", statistic, exact, len(material), count, centred=True)
 
 
 def presence(material: Material) -> Iterator[Figure]:
@@ -53,16 +45,7 @@ def presence(material: Material) -> Iterator[Figure]:
     for reading, score in scores.items():
         exact = float(binary_auroc(_on_unit_scale(score), shown.int()))
         statistic = area_under_roc(score.double().numpy(), shown.numpy(), rows.numpy())
-        value, low, high = interval(statistic, len(material))
-        _check_agreement(value, exact)
-        yield Figure(
-            reading=reading,
-            name="AUROC",
-            value=100 * value,
-            low=100 * low,
-            high=100 * high,
-            count=len(shown),
-        )
+        yield _checked(reading, "AUROC", statistic, exact, len(material), len(shown))
     yield from _operating_points(own, rows, shown, len(material))
 
 
@@ -103,7 +86,20 @@ def _on_unit_scale(score: Tensor) -> Tensor:
     return level.double() / max(1, len(levels) - 1)
 
 
-def _check_agreement(value: float, exact: float) -> None:
-    """The resampled form must give what torchmetrics gives on the pictures themselves."""
+def _checked(
+    reading: str,
+    name: str,
+    statistic: Statistic,
+    exact: float,
+    pictures: int,
+    count: int,
+    *,
+    centred: bool = False,
+) -> Figure:
+    """A share in percent; its resampled form must give what torchmetrics gives on the pictures themselves."""
+    value, low, high = interval(statistic, pictures, centred=centred)
     if abs(value - exact) > 1e-4:
         raise ArithmeticError(f"the bootstrap's form gives {value}, torchmetrics {exact}.")
+    return Figure(
+        reading=reading, name=name, value=100 * value, low=100 * low, high=100 * high, count=count
+    )
