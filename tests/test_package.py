@@ -20,7 +20,7 @@ FLOORS = (
     "explanation_fields segmentation words",
     "towers text windows checkpoint explanation cells outputs records",
     "transform encoding prompts sam_backends plot",
-    "sentence sam sam_checkpoint plot_tasks plot_sentence",
+    "question sentence sam sam_checkpoint plot_tasks plot_sentence",
     "model",
     "analysis",
     "cli",

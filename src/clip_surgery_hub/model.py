@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -15,10 +14,11 @@ from clip_surgery_hub.checkpoint import load_checkpoint
 from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation
-from clip_surgery_hub.functional import feature_surgery, presence, unit_length
+from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.hub import resolve
 from clip_surgery_hub.known_words import unseen_words
 from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
+from clip_surgery_hub.question import Question
 from clip_surgery_hub.sentence import SentenceExplanation, explain_sentence, read_caption
 from clip_surgery_hub.settings import Settings
 from clip_surgery_hub.text import embed_texts, reference_words
@@ -158,28 +158,37 @@ class CLIPSurgery:
             PictureError: an image cannot be read; the message is one line.
             ValueError: for no text, or settings that contradict each other.
         """
+        question = self.question(texts, background=background, redundant=redundant)
+        encoded = self._encoded(images, size=size, max_side=max_side, window=window, stride=stride)
+        return question.answer(encoded)
+
+    def question(
+        self, texts: Texts, *, background: Texts = (), redundant: Redundant | Tensor = "auto"
+    ) -> Question:
+        """Texts ready to be asked of many pictures: ``clip.question(texts).answer(clip.encode(images))``.
+
+        Args:
+            texts: see :meth:`explain`.
+            background: see :meth:`explain`.
+            redundant: see :meth:`explain`.
+
+        Raises:
+            ValueError: for no text, or an unknown ``redundant``.
+        """
         names, embeds = self._embeds_by_name(texts)
         others, other_embeds = self._embeds_by_name(background) if len(background) else ((), embeds[:0])
         class_set = torch.cat([embeds, other_embeds])
-        feature = self._redundant_feature(redundant, class_set)
-        encoded = self._encoded(images, size=size, max_side=max_side, window=window, stride=stride)
-        operated = [feature_surgery(tokens[None], class_set, feature)[0] for tokens in encoded.tokens]
-        plain = [tokens @ class_set.T for tokens in encoded.tokens]
-        asked = slice(len(names))
-        return Explanation(
-            pictures=encoded.pictures,
+        given = isinstance(texts, Mapping)
+        presence_texts, presence_reference = (None, None) if given else self._presence_embeds(names)
+        return Question(
             texts=names,
             background=others,
-            operated=tuple(map(_on_grid, operated, encoded.grids)),
-            plain=tuple(map(_on_grid, plain, encoded.grids)),
-            scores=torch.stack([similarity[0, asked] for similarity in operated]),
-            plain_scores=torch.stack([similarity[0, asked] for similarity in plain]),
-            settings=replace(
-                encoded.settings,
-                redundant=redundant if isinstance(redundant, str) else "given",
-                templates="given" if isinstance(texts, Mapping) else "paper",
-            ),
-            presence=None if isinstance(texts, Mapping) else self._presence(encoded, names),
+            class_set=class_set,
+            redundant=self._redundant_feature(redundant, class_set),
+            redundant_name=redundant if isinstance(redundant, str) else "given",
+            templates="given" if given else "paper",
+            presence_texts=presence_texts,
+            presence_reference=presence_reference,
         )
 
     def sentence(
@@ -379,14 +388,13 @@ class CLIPSurgery:
             return self.encode_text([""])
         return None
 
-    def _presence(self, encoded: EncodedImages, texts: Sequence[str]) -> Tensor:
-        """`functional.presence` of each picture and text, ``[B, T]``, by one prompt each, which is quick."""
+    def _presence_embeds(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings ``[T, C]``, and ``[R, C]`` of reference words, by one prompt each, which is quick."""
         words = [*texts, *reference_words()]
         embeds = embed_texts(
             self.model, self.tokenizer, words, templates=[PRESENCE_PROMPT], truncate=True, cache=self.cache
         )
-        text_embeds, reference_embeds = embeds[: len(texts)], embeds[len(texts) :]
-        return torch.cat([presence(one[None], text_embeds, reference_embeds) for one in encoded.tokens])
+        return embeds[: len(texts)], embeds[len(texts) :]
 
     def _warn_of_unseen_words(self, texts: Sequence[str]) -> None:
         unseen = [] if self.known_words is None else unseen_words(texts, self.known_words)
@@ -399,8 +407,3 @@ class CLIPSurgery:
                 'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16")',
                 stacklevel=3,
             )
-
-
-def _on_grid(similarity: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``[1+N, T]`` with CLS -> ``[T, h, w]`` without."""
-    return similarity[1:].T.reshape(-1, *grid).contiguous()
