@@ -48,6 +48,29 @@ def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, d
     return model
 
 
+def window_positions(positions: Tensor, count: int, rows: int, columns: int) -> Tensor:
+    """Positions of `count` pictures smaller than the native grid: each has a random window of it.
+
+    Neighbouring patches stay neighbours in the grid, as in a large picture of which only a part is seen, so
+    that what is learnt on small pictures holds on large ones. Resized positions would move them apart.
+
+    Args:
+        positions: [N * N, C] of the native grid, in reading order.
+        count: B.
+        rows: of the pictures' patch grid, N at most.
+        columns: likewise.
+
+    Returns:
+        [B, rows * columns, C].
+    """
+    side = round(len(positions) ** 0.5)
+    top = torch.randint(side - rows + 1, (count, 1, 1))
+    left = torch.randint(side - columns + 1, (count, 1, 1))
+    row, column = top + torch.arange(rows)[:, None], left + torch.arange(columns)
+    places = (row * side + column).flatten(1).to(positions.device)
+    return F.embedding(places, positions)
+
+
 def multi_positive(logits: Tensor, shown: Tensor) -> Tensor:
     """Cross entropy of each shown word against the words not shown, averaged over a picture's words.
 
@@ -111,7 +134,11 @@ class TrainClip(lightning.LightningModule):
         """Unit image embeddings [B, D] from a random share `keep` of the patches."""
         vision = self.model.vision_model
         mean, std = (pixels.new_tensor(values, dtype=torch.float32)[:, None, None] for values in (MEAN, STD))
-        tokens = vision.embeddings((pixels.float() / 255 - mean) / std, interpolate_pos_encoding=True)
+        patches = vision.embeddings.patch_embedding((pixels.float() / 255 - mean) / std)
+        positions = vision.embeddings.position_embedding.weight
+        grid = window_positions(positions[1:], len(patches), patches.shape[2], patches.shape[3])
+        first = (vision.embeddings.class_embedding + positions[0]).expand(len(patches), 1, -1)
+        tokens = torch.cat([first, patches.flatten(2).mT + grid], 1)
         if keep < 1:
             count = tokens.shape[1] - 1
             chosen = torch.rand(tokens.shape[0], count, device=tokens.device).argsort(1)[

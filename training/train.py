@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1850)
+    parser.add_argument("--steps", type=int, default=3450)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=80, help="native side in pixels")
     parser.add_argument("--patch", type=int, default=8)
@@ -43,14 +43,14 @@ def parse() -> argparse.Namespace:
         "--until",
         type=float,
         nargs=3,
-        default=[0.38, 0.65, 0.92],
+        default=[0.35, 0.64, 0.9],
         help="shares of the steps that end stages",
     )
     parser.add_argument(
         "--decay", type=float, default=0.7, help="share of steps over which the rate falls to zero"
     )
-    parser.add_argument("--redraw", type=float, default=0.08)
-    parser.add_argument("--colour", type=float, default=0.25)
+    parser.add_argument("--redraw", type=float, default=0.04)
+    parser.add_argument("--colour", type=float, default=0.15)
     parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
@@ -76,8 +76,9 @@ def parse() -> argparse.Namespace:
 def stages_of(options: argparse.Namespace) -> list[Stage]:
     """From one large object on a small picture to the whole world at native size.
 
-    Objects keep about the same size in pixels while the pictures grow, so what was learnt stays of use. In
-    the middle stages a random share of the patches is dropped, which makes a step cheaper.
+    Objects keep about the same size in pixels while the pictures grow, and small pictures have a window of
+    the native positions, so what was learnt stays of use. In the last stages but one a random share of the
+    patches is dropped, which makes a step cheaper.
     """
     styles = tuple(style for style in load_sprites().styles if style != options.leave_out)
     if options.leave_out and len(styles) == len(load_sprites().styles):
@@ -98,12 +99,11 @@ def stages_of(options: argparse.Namespace) -> list[Stage]:
         return Stage(until=until, world=world, keep=keep, batch=batch)
 
     native, patch = options.size, options.patch
-    small, larger, middle = (round(native * share / patch) * patch for share in (0.4, 0.5, 0.7))
+    small, middle = (round(native * share / patch) * patch for share in (0.4, 0.7))
     first, second, third = options.until
     return [
-        stage(first / 2, small, (1, 1), (0.6, 1.0), look=0.4),
-        stage(first, larger, (1, 1), (0.5, 1.0)),
-        stage(second, middle, (1, 3), (0.3, 0.75), options.keep),
+        stage(first, small, (1, 1), (0.6, 1.0)),
+        stage(second, middle, (1, 3), (0.35, 0.75)),
         stage(third, native, (1, 5), (0.2, 0.6), options.keep),
         stage(1.0, native, (1, 5), (0.1, 0.6)),
     ]
