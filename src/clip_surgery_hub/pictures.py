@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["Normalisation", "PictureError", "load_picture", "load_pictures", "picture_size", "to_pixels"]
+__all__ = [
+    "ERROR_KINDS",
+    "Normalisation",
+    "PictureError",
+    "decode_picture",
+    "load_picture",
+    "load_pictures",
+    "picture_size",
+    "to_pixels",
+]
+
+ERROR_KINDS = {
+    "missing": "there is no such file, or no picture in the sample",
+    "empty": "a file without bytes, or a picture without pixels",
+    "not_a_picture": "the content is of no format that can be read",
+    "damaged": "a picture, archive or table that is cut off or broken",
+    "too_large": "more pixels declared than PIL's limit against decompression bombs",
+    "not_permitted": "the file may not be read",
+    "not_a_file": "a folder, or an address",
+    "link_loop": "symbolic links that lead to each other",
+    "bad_values": "numbers, shapes or types that are no colours",
+    "unreadable": "anything else that keeps a picture from being read",
+}
+"""What can be wrong with a picture: the kinds of :class:`PictureError`."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
 class PictureError(ValueError):
-    """Something given as a picture is none; the message is one line that says what to do."""
+    """Something given as a picture is none; the message is one line that says what to do.
+
+    Args:
+        message: the line.
+        kind: what is wrong, one of :data:`ERROR_KINDS`, for programs that count or sort.
+    """
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
+        return type(self), (str(self), self.kind)  # workers send errors to other processes
 
 
 @dataclass(frozen=True)
@@ -54,14 +91,16 @@ def load_pictures(images: Any) -> list[Image.Image]:
         alone = True  # no picture either: the message is load_picture's
     given = [images] if alone else list(images)
     if not given:
-        raise PictureError("No picture was given; give one or more.")
+        raise PictureError("No picture was given; give one or more.", "missing")
     loaded = []
     for number, image in enumerate(given):
         try:
             loaded.append(load_picture(image))
         except PictureError as error:
             named = len(given) == 1 or isinstance(image, str | os.PathLike)
-            raise error if named else PictureError(f"Picture {number} of {len(given)}: {error}") from error
+            if named:
+                raise
+            raise PictureError(f"Picture {number} of {len(given)}: {error}", error.kind) from error
     return loaded
 
 
@@ -88,7 +127,8 @@ def load_picture(image: Any) -> Image.Image:
             if image.shape[0] not in (1, 3, 4):
                 raise PictureError(
                     f"A tensor of shape {list(image.shape)} is no picture: [3, H, W], channels first, is "
-                    "expected (an array has them last)."
+                    "expected (an array has them last).",
+                    "bad_values",
                 )
             image = image.permute(1, 2, 0)
         image = image.detach().cpu()
@@ -97,44 +137,94 @@ def load_picture(image: Any) -> Image.Image:
         return _from_array(image)
     raise PictureError(
         "A picture can be a path, a PIL image, an array [H, W, 3] or a tensor [3, H, W], "
-        f"not {type(image).__name__}."
+        f"not {type(image).__name__}.",
+        "not_a_picture",
     )
+
+
+def decode_picture(data: bytes) -> Image.Image:
+    """The bytes of a picture file as an upright RGB picture, by the rules of :func:`load_picture`.
+
+    Raises:
+        PictureError: for bytes that are empty, cut off or no picture.
+    """
+    if not data:
+        raise PictureError("The picture is empty: it has no bytes; replace it.", "empty")
+    try:
+        return _decode(BytesIO(data), "The picture", "The picture")
+    except OSError as error:
+        raise PictureError(f"The picture cannot be read ({error}); replace it.", "damaged") from error
 
 
 def _from_file(path: Path) -> Image.Image:
     path = path.expanduser()
     if "://" in str(path) or str(path).startswith(("http:/", "https:/")):
-        raise PictureError(f"{path} is an address, not a file; download the picture and give its path.")
+        raise PictureError(
+            f"{path} is an address, not a file; download the picture and give its path.", "not_a_file"
+        )
     if path.is_dir():
-        raise PictureError(f"{path} is a folder; give the pictures in it one by one.")
+        raise PictureError(f"{path} is a folder; give the pictures in it one by one.", "not_a_file")
     try:
         if path.stat().st_size == 0:
-            raise PictureError(f"The file {path} is empty; replace it.")
-        with Image.open(path) as opened:
-            return _from_pil(opened, f"The picture {path}")
+            raise PictureError(f"The file {path} is empty; replace it.", "empty")
+        with path.open("rb") as opened:
+            return _decode(opened, f"The file {path}", f"The picture {path}")
     except FileNotFoundError as error:
-        raise PictureError(f"There is no file {path}; check the path.") from error
-    except UnidentifiedImageError as error:
-        raise PictureError(f"The file {path} is no picture that can be read; give a PNG or JPEG.") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"The picture {path} is too large ({error}); make it smaller.") from error
+        raise PictureError(f"There is no file {path}; check the path.", "missing") from error
     except PermissionError as error:
-        raise PictureError(f"The file {path} may not be read; check its permissions.") from error
+        raise PictureError(
+            f"The file {path} may not be read; check its permissions.", "not_permitted"
+        ) from error
     except OSError as error:
-        raise PictureError(f"The picture {path} cannot be read ({error}); replace it.") from error
+        # An error without a number is not the disk's but the decoder's.
+        kind = {errno.ELOOP: "link_loop", None: "damaged"}.get(error.errno, "unreadable")
+        raise PictureError(f"The picture {path} cannot be read ({error}); replace it.", kind) from error
+
+
+def _decode(opened: IO[bytes], file: str, picture: str) -> Image.Image:
+    """A picture out of a file that is open; ``file`` and ``picture`` name it at the start of a message."""
+    try:
+        with Image.open(opened) as image:
+            _check_area(image, picture)
+            return _from_pil(image, picture)
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"{file} is no picture that can be read; give a PNG or JPEG.", "not_a_picture"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{picture} is too large ({error}); make it smaller.", "too_large") from error
+    except (PictureError, OSError):
+        raise
+    except Exception as error:  # headers that are broken raise errors of every kind, before any pixel
+        raise PictureError(f"{picture} is damaged or cut off ({error}); replace it.", "damaged") from error
+
+
+def _check_area(image: Image.Image, name: str) -> None:
+    """Refuse what PIL only warns of, up to twice its limit: the pixels are not there yet, only declared."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise PictureError(
+            f"{name} is too large ({image.width} x {image.height} pixels, more than {limit}); "
+            "make it smaller.",
+            "too_large",
+        )
 
 
 def _from_pil(image: Image.Image, name: str) -> Image.Image:
     if min(image.size) == 0:
-        raise PictureError(f"{name} is {image.width} x {image.height} pixels: there is nothing in it.")
+        raise PictureError(
+            f"{name} is {image.width} x {image.height} pixels: there is nothing in it.", "empty"
+        )
     try:
         image.load()
         upright = ImageOps.exif_transpose(image)
         transparent = upright.has_transparency_data and upright.mode not in _SIXTEEN_BIT
         if upright.mode not in (*_SIXTEEN_BIT, "F"):
             upright = upright.convert("RGBA" if transparent else "RGB")
+    except Image.DecompressionBombError as error:  # some formats declare a size only where a frame begins
+        raise PictureError(f"{name} is too large ({error}); make it smaller.", "too_large") from error
     except Exception as error:  # the decoders raise errors of every kind on damaged files
-        raise PictureError(f"{name} is damaged or cut off ({error}); replace it.") from error
+        raise PictureError(f"{name} is damaged or cut off ({error}); replace it.", "damaged") from error
     if upright.mode in _SIXTEEN_BIT:
         return _from_array(_sixteen_bits(np.asarray(upright), name), name)
     if upright.mode == "F":
@@ -148,7 +238,8 @@ def _from_pil(image: Image.Image, name: str) -> Image.Image:
 def _sixteen_bits(values: np.ndarray, name: str) -> np.ndarray:
     if values.min() < 0 or values.max() > 65535:
         raise PictureError(
-            f"{name} has integer values from {values.min()} to {values.max()}; give 8 or 16 bits per colour."
+            f"{name} has integer values from {values.min()} to {values.max()}; give 8 or 16 bits per colour.",
+            "bad_values",
         )
     return values.astype(np.uint16)
 
@@ -158,7 +249,8 @@ def _from_array(values: np.ndarray, name: str = "The array or tensor") -> Image.
         values = values[:, :, None]
     if values.ndim != 3 or values.shape[2] not in (1, 3, 4) or values.size == 0:
         raise PictureError(
-            f"{name} has shape {list(values.shape)}; a picture is an array [H, W, 3] or a tensor [3, H, W]."
+            f"{name} has shape {list(values.shape)}; a picture is an array [H, W, 3] or a tensor [3, H, W].",
+            "bad_values",
         )
     if values.dtype.kind == "u" and values.dtype.itemsize == 2:
         values = np.round(values / 257.0).astype(np.uint8)
@@ -167,11 +259,14 @@ def _from_array(values: np.ndarray, name: str = "The array or tensor") -> Image.
         if not (low >= -1e-4 and high <= 1 + 1e-4):
             raise PictureError(
                 f"{name} has float values from {low:.3g} to {high:.3g}; they must lie in [0, 1] "
-                "(pixel values that are normalised already go to encode_image)."
+                "(pixel values that are normalised already go to encode_image).",
+                "bad_values",
             )
         values = np.round(values.astype(np.float64).clip(0, 1) * 255).astype(np.uint8)
     elif values.dtype != np.uint8:
-        raise PictureError(f"{name} is of type {values.dtype}; give uint8, uint16, or floats in [0, 1].")
+        raise PictureError(
+            f"{name} is of type {values.dtype}; give uint8, uint16, or floats in [0, 1].", "bad_values"
+        )
     image = Image.fromarray(np.ascontiguousarray(values[:, :, 0] if values.shape[2] == 1 else values))
     return _from_pil(image, name)
 

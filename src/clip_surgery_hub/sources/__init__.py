@@ -1,0 +1,17 @@
+"""Where pictures come from: folders, patterns, manifests, tars, datasets; each once, in equal shares."""
+
+from clip_surgery_hub.sources.batches import PictureBatches, batches_of, leave_signals_to_the_rank
+from clip_surgery_hub.sources.opening import open_source
+from clip_surgery_hub.sources.reading import PictureReading
+from clip_surgery_hub.sources.source import Sample, Share, Source
+
+__all__ = [
+    "PictureBatches",
+    "PictureReading",
+    "Sample",
+    "Share",
+    "Source",
+    "batches_of",
+    "leave_signals_to_the_rank",
+    "open_source",
+]
