@@ -17,12 +17,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
-    "explanation_fields segmentation words",
-    "towers text windows checkpoint explanation cells outputs records",
+    "explanation_fields segmentation words runs",
+    "sources towers text windows checkpoint explanation cells outputs records",
     "transform encoding prompts sam_backends plot",
     "question sentence sam sam_checkpoint plot_tasks plot_sentence",
     "model",
-    "analysis",
+    "analysis lightning",
     "cli",
 )
 
@@ -62,12 +62,13 @@ def test_type_checkers_see_the_same_names_as_the_interpreter() -> None:
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "PIL", "transformers", "timm", "lightning", "matplotlib", "segment_anything")
+    heavy += ("pyarrow", "datasets", "webdataset")
     assert loaded_after("import clip_surgery_hub", *heavy, "typer", "rich") == set()
 
 
 def test_heavy_extras_are_loaded_where_they_are_used() -> None:
     names = ", ".join(name for name in clip_surgery_hub.__all__ if name != "__version__")
-    heavy = ("matplotlib", "lightning", "segment_anything", "timm", "pandas", "scipy", "datasets")
+    heavy = ("matplotlib", "lightning", "segment_anything", "timm", "pandas", "scipy", "datasets", "pyarrow")
     assert loaded_after(f"from clip_surgery_hub import {names}", "torch", *heavy) == {"torch"}
 
 
@@ -115,10 +116,16 @@ def test_imports_run_downward(path: Path) -> None:
 
 
 def lower_bounds(requirements: list[str]) -> dict[str, str]:
-    """``["torch>=2.4"]`` -> ``{"torch": "2.4"}``; requirements without a lower bound are an error."""
+    """``["torch>=2.4"]`` -> ``{"torch": "2.4"}``; requirements without a lower bound are an error.
+
+    What an extra of this package stands for is looked up.
+    """
     found = {}
     for requirement in requirements:
-        name, bound = re.fullmatch(r"([\w-]+)>=([\w.]+)", requirement).groups()
+        if extra := re.fullmatch(r"clip-surgery-hub\[(\w+)\]", requirement):
+            found |= lower_bounds(PROJECT["optional-dependencies"][extra[1]])
+            continue
+        name, bound = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\w.]+)", requirement).groups()
         found[name] = bound
     return found
 

@@ -1,0 +1,12 @@
+"""The folder of a run: shards that survive a crash, resumed, watched and read while it goes on."""
+
+from clip_surgery_hub.runs.errors import RunError as RunError
+from clip_surgery_hub.runs.errors import RunMismatch as RunMismatch
+from clip_surgery_hub.runs.folder import RunFolder as RunFolder
+from clip_surgery_hub.runs.keys import KeySet as KeySet
+from clip_surgery_hub.runs.manifest import Counts as Counts
+from clip_surgery_hub.runs.schema import OUTPUTS as OUTPUTS
+from clip_surgery_hub.runs.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from clip_surgery_hub.runs.schema import errors_schema as errors_schema
+from clip_surgery_hub.runs.schema import pictures_schema as pictures_schema
+from clip_surgery_hub.runs.shards import ShardSink as ShardSink
