@@ -13,7 +13,7 @@ from clip_surgery_hub.arguments import SUFFIXES
 from clip_surgery_hub.sources.keys import refuse_duplicates
 from clip_surgery_hub.sources.source import ListedSource
 
-__all__ = ["FileSource", "open_folder", "open_pattern"]
+__all__ = ["FileSource", "is_picture", "open_folder", "open_pattern"]
 
 ROWS_AT_ONCE = 65536
 
@@ -151,10 +151,15 @@ def _pictures_and_folders(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str
             continue
         if _is_folder(entry):
             folders[entry.name] = entry.is_symlink()
-            names.append(entry.name)
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-            names.append(entry.name)
+        elif not is_picture(entry.name):
+            continue
+        names.append(entry.name)
     return names, folders
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture, and not hidden."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
