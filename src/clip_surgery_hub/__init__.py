@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clip_surgery_hub.methods import get_method as get_method
     from clip_surgery_hub.methods import register_method as register_method
     from clip_surgery_hub.model import CLIPSurgery as CLIPSurgery
+    from clip_surgery_hub.runs.reading import read_errors as read_errors
+    from clip_surgery_hub.runs.reading import read_run as read_run
+    from clip_surgery_hub.runs.reading import run_dataset as run_dataset
     from clip_surgery_hub.sentence import SentenceExplanation as SentenceExplanation
     from clip_surgery_hub.transform import apply_surgery as apply_surgery
     from clip_surgery_hub.transform import remove_surgery as remove_surgery
@@ -39,9 +42,12 @@ _HOME = {
     "create_model": "hub",
     "get_method": "methods",
     "list_models": "hub",
+    "read_errors": "runs.reading",
+    "read_run": "runs.reading",
     "register_method": "methods",
     "register_model": "hub",
     "remove_surgery": "transform",
+    "run_dataset": "runs.reading",
     "surgery": "transform",
     "surgery_state": "transform",
 }

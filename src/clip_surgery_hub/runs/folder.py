@@ -118,7 +118,8 @@ class RunFolder:
         Args:
             path: of the folder; missing parents are created.
             settings: what a run must have in common with the one that it goes on with, in plain values that
-                JSON can hold. ``"versions"`` (package name -> version) may differ, with a warning.
+                JSON can hold. ``"versions"`` (package name -> version) may differ, with a warning. ``"texts"``,
+                ``"background"``, ``"outputs"`` and ``"width"`` name the columns while there is no picture yet.
             overwrite: begin anew where the folder holds a run with other settings. Only what that run wrote
                 is removed. A run with the same settings is gone on with: the same command finishes it.
             wait: seconds to wait for processes of a killed run that still live.
