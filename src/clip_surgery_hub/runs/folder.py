@@ -20,34 +20,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from clip_surgery_hub.runs.durable import replace_whole, sync_folder
+from clip_surgery_hub.runs.cleaning import clean_run, foreign_files, make_folders, remove_run
 from clip_surgery_hub.runs.errors import RunError, RunMismatch
 from clip_surgery_hub.runs.keys import KeySet
-from clip_surgery_hub.runs.layout import (
-    FILES,
-    FOLDERS,
-    LOG,
-    MANIFEST,
-    RANKS,
-    RECORD,
-    TABLES,
-    UNFINISHED,
-    manifest_origin,
-    new_session,
-    shard_origin,
-)
+from clip_surgery_hub.runs.layout import RECORD, new_session
 from clip_surgery_hub.runs.lock import hold_rank, hold_run, is_held, refuse_if_held
-from clip_surgery_hub.runs.manifest import (
-    Counts,
-    ShardRecord,
-    count_rows,
-    manifest_files,
-    manifest_line,
-    read_manifest,
-    read_manifests,
-    split_damaged,
-    writing,
-)
+from clip_surgery_hub.runs.manifest import Counts, ShardRecord, count_rows, read_manifests, writing
 from clip_surgery_hub.runs.record import RunRecord, differences, read_record, write_record
 from clip_surgery_hub.runs.shards import ShardSink
 
@@ -100,7 +78,7 @@ class RunFolder:
                     f"{path} holds a run with other settings: {'; '.join(found)}. "
                     "Choose another --out, or start anew with --overwrite."
                 )
-        elif foreign := _foreign(path):
+        elif foreign := foreign_files(path):
             raise RunError(
                 f"{path} holds other files ({', '.join(foreign[:3])}) and no run; it was left as it is. "
                 "Choose another --out."
@@ -118,8 +96,9 @@ class RunFolder:
         Args:
             path: of the folder; missing parents are created.
             settings: what a run must have in common with the one that it goes on with, in plain values that
-                JSON can hold. ``"versions"`` (package name -> version) may differ, with a warning. ``"texts"``,
-                ``"background"``, ``"outputs"`` and ``"width"`` name the columns while there is no picture yet.
+                JSON can hold. ``"versions"`` (package name -> version) may differ, with a warning;
+                ``"texts"``, ``"background"``, ``"outputs"`` and ``"width"`` name the columns while there is
+                no picture yet.
             overwrite: begin anew where the folder holds a run with other settings. Only what that run wrote
                 is removed. A run with the same settings is gone on with: the same command finishes it.
             wait: seconds to wait for processes of a killed run that still live.
@@ -132,14 +111,14 @@ class RunFolder:
         path, new, session = Path(path), RunRecord.begin(settings), new_session()
         cls.check(path, settings, overwrite=overwrite)
         with writing(path), ExitStack() as stack:
-            _make_folders(path)
+            make_folders(path)
             stack.enter_context(hold_run(path, session, wait=wait))
             # Again, now that nobody else can change it.
             old = read_record(path) if (path / RECORD).exists() else None
             if old is not None and (found := differences(old.settings, new.settings)):
                 if not overwrite:
                     raise RunMismatch(f"{path} was begun by another run just now: {'; '.join(found)}.")
-                _remove_run(path)
+                remove_run(path)
                 old = None
             if old is None:
                 write_record(path, new)
@@ -149,7 +128,7 @@ class RunFolder:
                     "The numbers may differ a little between the pictures.",
                     stacklevel=2,
                 )
-            _clean(path)
+            clean_run(path)
             return cls(path, session, new.settings, stack.pop_all())
 
     @classmethod
@@ -235,73 +214,3 @@ def _try_to_write(path: Path) -> None:
         trial.rmdir()
     except OSError as error:
         raise RunError(f"{folder} cannot be written to ({error.strerror}). Choose another --out.") from error
-
-
-def _foreign(path: Path) -> list[str]:
-    """What is in a folder without ``run.json`` that no run would have left there when it was killed early."""
-    top = [one.name for one in path.iterdir() if one.name not in (*FILES, *FOLDERS)]
-    inner = [
-        f"{name}/{one.name}"
-        for name in (*TABLES, MANIFEST)
-        if (path / name).is_dir()
-        for one in (path / name).iterdir()
-    ]
-    return sorted(top) + sorted(inner)
-
-
-def _make_folders(path: Path) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS:
-        (path / name).mkdir(exist_ok=True)
-    sync_folder(path)
-    sync_folder(path.absolute().parent)
-
-
-def _shards(path: Path) -> list[Path]:
-    """All files in the folders of the tables that a run wrote, recorded or not."""
-    return [one for table in TABLES for one in (path / table).iterdir() if shard_origin(one.name)]
-
-
-def _remove_run(path: Path) -> None:
-    """Remove what a run wrote and nothing else; ``run.json`` stays until another takes its place.
-
-    The manifests go first: killed at any place, this leaves a run with fewer pictures.
-    """
-    for file in [*manifest_files(path), *_shards(path), *_own_ranks(path), path / LOG]:
-        file.unlink(missing_ok=True)
-    for folder in (MANIFEST, *TABLES):
-        sync_folder(path / folder)
-
-
-def _own_ranks(path: Path) -> list[Path]:
-    return [
-        one for one in (path / RANKS).iterdir() if one.stem.isdigit() and one.suffix in (".json", ".part")
-    ]
-
-
-def _clean(path: Path) -> None:
-    """Remove what a killed writer left, and what the manifests name but the disk does not have."""
-    recorded: set[Path] = set()
-    for file in manifest_files(path):
-        content = file.read_bytes()
-        whole, damaged = split_damaged(path, read_manifest(file))
-        for record in damaged:
-            warnings.warn(
-                f"The shard {record.table}/{record.file} of {path} is missing or not of its recorded size; "
-                f"its {record.rows} pictures will be done again.",
-                stacklevel=3,
-            )
-        lines = "".join(f"{manifest_line(record)}\n" for record in whole).encode()
-        if lines != content:
-            replace_whole(file, lines, part=path / UNFINISHED / file.name)
-        recorded |= {record.path(path) for record in whole}
-    for shard in _shards(path):
-        if shard not in recorded:
-            shard.unlink()
-    for table in TABLES:
-        sync_folder(path / table)
-    for left in (path / UNFINISHED).iterdir():
-        if left.name == RECORD or shard_origin(left.name) or manifest_origin(left.name):
-            left.unlink()
-    for counters in _own_ranks(path):
-        counters.unlink()
