@@ -22,6 +22,7 @@ __all__ = [
     "decode_picture",
     "load_picture",
     "load_pictures",
+    "normalised",
     "picture_size",
     "to_pixels",
 ]
@@ -162,9 +163,9 @@ def _from_file(path: Path) -> Image.Image:
         raise PictureError(
             f"{path} is an address, not a file; download the picture and give its path.", "not_a_file"
         )
-    if path.is_dir():
-        raise PictureError(f"{path} is a folder; give the pictures in it one by one.", "not_a_file")
     try:
+        if path.is_dir():
+            raise PictureError(f"{path} is a folder; give the pictures in it one by one.", "not_a_file")
         if path.stat().st_size == 0:
             raise PictureError(f"The file {path} is empty; replace it.", "empty")
         with path.open("rb") as opened:
@@ -302,6 +303,11 @@ def to_pixels(image: Image.Image, size: tuple[int, int], normalisation: Normalis
     """An RGB picture resized to ``size`` (height, width) and normalised: ``[3, H, W]`` float32."""
     if (image.height, image.width) != size:
         image = image.resize(size[::-1], Image.Resampling(normalisation.resample))
-    values = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
-    mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
-    return (values - mean[:, None, None]) / std[:, None, None]
+    return normalised(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1), normalisation)
+
+
+def normalised(values: Tensor, normalisation: Normalisation) -> Tensor:
+    """Colours ``[..., 3, H, W]`` uint8 as a checkpoint wants them: float32, on the same device."""
+    both = (normalisation.mean, normalisation.std)
+    mean, std = (values.new_tensor(one, dtype=torch.float32) for one in both)
+    return (values.float() / 255 - mean[:, None, None]) / std[:, None, None]

@@ -58,11 +58,11 @@ class ParquetSource(ListedSource):
         self._ends = list(accumulate(rows))
         if not self.count():
             raise ValueError(f"The {description} has no row. Give one row per picture.")
+        self.description = with_columns(description, self.column, self._key)
         if self._key is None and holds_paths:
             self._key = self.column
         if self._key is not None:
             refuse_duplicates(self.keys, description)
-        self.description = with_columns(description, self.column, self._key)
 
     def count(self) -> int:
         """How many rows there are."""
@@ -126,7 +126,7 @@ class _Reader:
                 for _ in range(row - self._next):
                     next(self._values)
                 value = next(self._values)
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, StopIteration, pa.ArrowException) as error:
                 self._damage = PictureError(
                     f"Row group {number} of {path} cannot be read ({error}); write the file again.", "damaged"
                 )

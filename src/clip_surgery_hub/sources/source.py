@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Sized
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ class ListedSource(Source):
         first = block.start if _is_empty(done) else 0
         rows = ((row, key) for row, key in enumerate(self.keys(first), first) if key not in done)
         for row, key in islice(rows, block.start - first, block.stop - first):
-            yield Sample(key, content(row))
+            yield Sample(key, _content_or_error(partial(content, row)))
 
 
 class StreamedSource(Source):
