@@ -21,7 +21,7 @@ from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
 from clip_surgery_hub.question import Question
 from clip_surgery_hub.sentence import SentenceExplanation, explain_sentence, read_caption
 from clip_surgery_hub.settings import Settings
-from clip_surgery_hub.text import embed_texts, reference_words
+from clip_surgery_hub.text import check_texts, embed_texts, reference_words
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import apply_surgery
 from clip_surgery_hub.windows import window_cells
@@ -257,7 +257,7 @@ class CLIPSurgery:
             pictures=tuple(map(np.asarray, pictures)),
             tokens=tuple(tokens),
             grids=tuple((height // patch, width // patch) for height, width in sizes),
-            settings=self._settings(size=size, max_side=max_side, window=window, stride=stride),
+            settings=self.settings(size=size, max_side=max_side, window=window, stride=stride),
         )
 
     @torch.no_grad()
@@ -274,11 +274,14 @@ class CLIPSurgery:
         Raises:
             ValueError: for another shape, or a size that holds no patch.
         """
+        return self.encode_pixels(pixel_values).cpu()
+
+    def encode_pixels(self, pixel_values: Tensor) -> Tensor:
+        """As :meth:`encode_image`, but left where the model is, and with gradients."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values must have shape [B, 3, H, W], got {list(pixel_values.shape)}.")
         pixel_values = pixel_values.to(device=self.device, dtype=self.dtype)
-        tokens = self.tower.encode(pixel_values, interpolation=self.interpolation)
-        return unit_length(tokens.float()).cpu()
+        return unit_length(self.tower.encode(pixel_values, interpolation=self.interpolation).float())
 
     def encode_text(
         self,
@@ -303,15 +306,21 @@ class CLIPSurgery:
                 text tower or tokenizer.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        if self.tokenizer is None and hasattr(self.model, "get_text_features"):
-            raise ValueError(
-                f"{self.name} has no tokenizer files; add them, or give embeddings by name instead of texts."
-            )
+        self._check_tokenizer()
         embeds = embed_texts(
             self.model, self.tokenizer, texts, templates=templates, truncate=truncate, cache=self.cache
         )
         self._warn_of_unseen_words(texts)
         return embeds
+
+    def check_texts(self, texts: Sequence[str]) -> None:
+        """Raise what :meth:`encode_text` would, without the work of embedding.
+
+        Raises:
+            ValueError: see :meth:`encode_text`.
+        """
+        self._check_tokenizer()
+        check_texts(self.model, self.tokenizer, list(texts))
 
     @property
     def method(self) -> str:
@@ -342,8 +351,21 @@ class CLIPSurgery:
         """
         return float(cast(Tensor, self.model.logit_scale).detach().exp())
 
+    def settings(self, **options: Any) -> Settings:
+        """How this model reads pictures, with the options of :meth:`encode` that are given."""
+        depth = self.depth or None
+        return Settings(
+            model=self.name, method=self.method, depth=depth, interpolation=self.interpolation, **options
+        )
+
     def __repr__(self) -> str:
         return f"CLIPSurgery({self.name}, {self.method} at depth {self.depth}, {self.dtype} on {self.device})"
+
+    def _check_tokenizer(self) -> None:
+        if self.tokenizer is None and hasattr(self.model, "get_text_features"):
+            raise ValueError(
+                f"{self.name} has no tokenizer files; add them, or give embeddings by name instead of texts."
+            )
 
     def _encoded(self, images: Any, **options: int | None) -> EncodedImages:
         if not isinstance(images, EncodedImages):
@@ -351,14 +373,8 @@ class CLIPSurgery:
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
         if given:
             raise ValueError(f"the images are encoded already; give {', '.join(given)} to encode instead.")
-        images.check_read_as(self._settings())
+        images.check_read_as(self.settings())
         return images
-
-    def _settings(self, **options: Any) -> Settings:
-        depth = self.depth or None
-        return Settings(
-            model=self.name, method=self.method, depth=depth, interpolation=self.interpolation, **options
-        )
 
     def _embeds_by_name(self, texts: Texts) -> tuple[tuple[str, ...], Tensor]:
         """T texts and their embeddings ``[T, C]``, unit length."""

@@ -121,6 +121,19 @@ def embed_texts(
     return torch.stack([found[text] for text in texts])
 
 
+def check_texts(
+    model: nn.Module, tokenizer: Any, texts: Sequence[str], *, templates: str | Sequence[str] | None = "paper"
+) -> None:
+    """Raise what :func:`embed_texts` would, without the work of embedding.
+
+    Raises:
+        ValueError: see :func:`embed_texts`.
+        TypeError: for a text that is not a string.
+    """
+    _check(model, texts)
+    _prompt_ids(model, tokenizer, texts, resolve_templates(templates), truncate=False)
+
+
 def context_length(model: nn.Module, tokenizer: Any) -> int:
     """The most tokens that a prompt may take, start and end tokens included."""
     config = cast(Any, model.config).text_config
@@ -139,6 +152,21 @@ def _ensembles(
     batch_size: int,
 ) -> Tensor:
     """T texts -> ``[T, C]``: every prompt once, the longest first, so that a batch holds equal lengths."""
+    ids = _prompt_ids(model, tokenizer, texts, templates, truncate=truncate)
+    width = None if _family(model) in _PADDING_IS_IRRELEVANT else context_length(model, tokenizer)
+    sums: Tensor | None = None
+    for owners, batch, mask in _batches(ids, len(templates), batch_size, width, tokenizer.pad_token_id or 0):
+        unit = _forward(model, batch, mask)
+        sums = torch.zeros(len(texts), unit.shape[1]) if sums is None else sums
+        sums.index_add_(0, owners, unit)
+    assert sums is not None  # there is a text and a template
+    return unit_length(sums)
+
+
+def _prompt_ids(
+    model: nn.Module, tokenizer: Any, texts: Sequence[str], templates: Sequence[str], *, truncate: bool
+) -> list[list[int]]:
+    """Token ids of every text in every template, texts outermost, each within the context."""
     limit = context_length(model, tokenizer)
     ids = _tokenise(tokenizer, [template.replace("{}", text) for text in texts for template in templates])
     longest = max(range(len(ids)), key=lambda number: len(ids[number]))
@@ -148,15 +176,7 @@ def _ensembles(
             f"the text {_shortened(text)!r} takes {len(ids[longest])} tokens in the prompt {template!r}, but "
             f"the model reads at most {limit}; shorten it, or embed it with truncate=True to cut its end off."
         )
-    ids = [_cut(prompt, limit) for prompt in ids]
-    width = None if _family(model) in _PADDING_IS_IRRELEVANT else limit
-    sums: Tensor | None = None
-    for owners, batch, mask in _batches(ids, len(templates), batch_size, width, tokenizer.pad_token_id or 0):
-        unit = _forward(model, batch, mask)
-        sums = torch.zeros(len(texts), unit.shape[1]) if sums is None else sums
-        sums.index_add_(0, owners, unit)
-    assert sums is not None  # there is a text and a template
-    return unit_length(sums)
+    return [_cut(prompt, limit) for prompt in ids]
 
 
 def _tokenise(tokenizer: Any, prompts: list[str]) -> list[list[int]]:

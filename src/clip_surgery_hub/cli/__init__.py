@@ -17,8 +17,10 @@ from clip_surgery_hub.cli.label import label
 from clip_surgery_hub.cli.mask import mask
 from clip_surgery_hub.cli.models import models
 from clip_surgery_hub.cli.points import points
+from clip_surgery_hub.cli.predict import predict
 from clip_surgery_hub.cli.segment import segment
 from clip_surgery_hub.cli.sentence import sentence
+from clip_surgery_hub.cli.status import status
 
 app = typer.Typer(
     name="clip-surgery",
@@ -27,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (explain, points, mask, label, segment, sentence, analyse, models):
+for command in (explain, points, mask, label, segment, sentence, analyse, predict, status, models):
     app.command()(command)
 
 

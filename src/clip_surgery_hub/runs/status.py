@@ -45,6 +45,14 @@ class RunStatus:
     began: datetime
     updated: datetime
 
+    @property
+    def time_left(self) -> str | None:
+        """How long the rest takes at the present speed, such as ``1:02:03``; None where nobody knows."""
+        if self.left is None or self.per_second <= 0:
+            return None
+        minutes, seconds = divmod(round(self.left / self.per_second), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+
 
 @dataclass(frozen=True)
 class RankReport:

@@ -1,0 +1,137 @@
+"""``clip-surgery predict``: explain any number of pictures into the folder of a run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.run import DTYPES, one_line_for_errors
+
+PRECISIONS = dict(zip(DTYPES, ("32-true", "bf16-true", "16-true"), strict=True))
+"""``--dtype`` -> what Lightning's Trainer calls it."""
+OUTPUTS = "scores,presence,points"
+
+
+def predict(
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder (searched with those inside), a quoted glob pattern, a manifest (.csv, .jsonl, "
+            ".parquet), WebDataset tars, or a folder of Hugging Face datasets."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on with it.")],
+    text: options.Text = None,
+    text_file: options.TextFile = None,
+    background: options.Background = None,
+    outputs: Annotated[
+        str,
+        typer.Option(
+            help="What to keep, separated by commas: scores, presence, points, boxes, labels, segments, "
+            "maps, embeddings."
+        ),
+    ] = OUTPUTS,
+    labels: Annotated[int, typer.Option(min=1, help="How many labels the output labels keeps.")] = 5,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = "clip_surgery",
+    depth: options.Depth = None,
+    size: options.Size = None,
+    max_side: Annotated[
+        int | None, typer.Option(min=1, help="Longest side in pixels (default: 4 times the short one).")
+    ] = None,
+    dtype: options.Dtype = "float32",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a batch.")] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes per device that decode pictures.")] = 0,
+    accelerator: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as cpu or gpu.")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many devices of each node, or auto.")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as ddp.")] = "auto",
+    shard_rows: Annotated[int, typer.Option(min=1, help="The most rows of a file.")] = 10_000,
+    max_errors: Annotated[
+        int | None, typer.Option(min=0, help="Stop when more pictures cannot be read (default: never).")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew where --out holds a run with other settings.")
+    ] = False,
+    column: Annotated[
+        str | None, typer.Option(help="Column of a manifest with paths or pictures (default: by name).")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Column of a manifest that names pictures (default: by name).")
+    ] = None,
+) -> None:
+    """Explain any number of pictures, on one processor or many machines, and lose nothing.
+
+    Writes Parquet files to the folder of the run, which read_run and read_errors read. Whatever stops it, the
+    same command goes on where it was. Exit codes: 0 all done; 1 done, but some pictures could not be read;
+    2 wrong input; 75 asked to stop (SIGTERM, Ctrl+C), start the same command again.
+    """
+    console = Console(stderr=True)
+    with one_line_for_errors(console):
+        texts = gather_texts(text or [], text_file)
+        if dtype not in PRECISIONS:
+            raise ValueError(f"There is no dtype {dtype!r} here. Choose one of {', '.join(DTYPES)}.")
+        _quiet()
+        from lightning.pytorch.utilities import rank_zero_only
+
+        from clip_surgery_hub.lightning import Job, RunStopped
+        from clip_surgery_hub.lightning import predict as run
+
+        job = Job(
+            batch_size=batch_size,
+            workers=workers,
+            shard_rows=shard_rows,
+            max_errors=max_errors,
+            overwrite=overwrite,
+            accelerator=accelerator,
+            devices=int(devices) if devices.isdigit() else devices,
+            nodes=nodes,
+            strategy=strategy,
+            precision=PRECISIONS[dtype],
+        )
+        try:
+            status = run(
+                data,
+                texts,
+                out,
+                model=model,
+                outputs=[name.strip() for name in outputs.split(",") if name.strip()],
+                job=job,
+                column=column,
+                key=key,
+                console=console,
+                background=background or (),
+                method=method,
+                depth=depth,
+                size=size,
+                max_side=max_side,
+                labels=labels,
+            )
+        except RunStopped as stopped:
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                console.print(
+                    f"stopped as asked; start the same command again to go on with {out}", style="dim"
+                )
+            raise typer.Exit(int(stopped.code or 0)) from stopped
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        typer.echo(f"{out}: {status.done} pictures explained, {status.failed} could not be read")
+        raise typer.Exit(1 if status.failed else 0)
+
+
+def _quiet() -> None:
+    """Leave out what the libraries say of themselves: the bar, the log and the last line are what counts."""
+    import lightning  # noqa: F401  # sets up its own logging when it is loaded
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for library in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    for message in (".*does not have many workers", ".*infer the batch indices", ".*available but not used"):
+        warnings.filterwarnings("ignore", message)

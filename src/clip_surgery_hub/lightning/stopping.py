@@ -1,0 +1,69 @@
+"""Ending early in good order: a signal asks for it, the batch under way is finished and written first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+__all__ = ["RESUME_ME", "RunStopped", "StopRequest"]
+
+RESUME_ME = 75
+"""Exit code of a run that was asked to stop, has written everything it did, and wants to be started again."""
+
+
+class RunStopped(SystemExit):
+    """The run was asked to stop and did, with everything recorded; ends the process with `RESUME_ME`."""
+
+    def __init__(self, code: int = RESUME_ME) -> None:
+        super().__init__(code)
+
+
+class StopRequest:
+    """Takes SIGTERM and Ctrl+C as wishes, from :meth:`listen` to :meth:`deafen`.
+
+    A second Ctrl+C ends the process at once, as it does without this.
+
+    Attributes:
+        made: whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.made = False
+        self._before: dict[signal.Signals, Any] = {}
+        self._pass_on: Callable[[int], object] = _nothing
+
+    def listen(self, pass_on: Callable[[int], object] | None = None) -> None:
+        """Take signals from now on; does nothing outside of the main thread, which Python signals alone.
+
+        Args:
+            pass_on: called with the number of a SIGTERM, to tell processes that would not get it.
+        """
+        self._pass_on = pass_on or _nothing
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before = signal.signal(number, self._receive)
+            self._before.setdefault(number, before)
+
+    def deafen(self) -> None:
+        """Give the signals back; after a request SIGTERM stays taken, for the process is about to end."""
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            if handler is not None and not (self.made and number is signal.SIGTERM):
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.made:
+            raise KeyboardInterrupt
+        first, self.made = not self.made, True
+        if first and number == signal.SIGTERM:
+            with suppress(OSError):  # a process that has ended needs no telling
+                self._pass_on(number)
+
+
+def _nothing(_: int) -> None:
+    return None

@@ -1,0 +1,219 @@
+"""Predictions go to the folder of a run as they come, in shards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from clip_surgery_hub.lightning.predictor import SurgeryPredictor
+from clip_surgery_hub.lightning.settings import run_settings
+from clip_surgery_hub.lightning.stopping import RESUME_ME, RunStopped, StopRequest
+from clip_surgery_hub.runs import (
+    KeySet,
+    RankProgress,
+    RunError,
+    RunFolder,
+    ShardSink,
+    finished_ranks,
+    pictures_schema,
+    run_status,
+)
+
+__all__ = ["ShardWriter"]
+
+_LOOK_AROUND = 2.0
+"""Seconds between two looks at what the other ranks do."""
+
+
+class ShardWriter(BasePredictionWriter):
+    """Writes what a `SurgeryPredictor` predicts to the folder of a run, or goes on with one that was stopped.
+
+    Every rank writes shards of its own. A `PictureDataModule` in the same Trainer leaves out the pictures
+    that are recorded already. Give ``trainer.predict(..., return_predictions=False)``, or all rows stay in
+    memory too. On SIGTERM or Ctrl+C the batch under way is finished, everything is written, and the process
+    ends with exit code 75.
+
+    Args:
+        out: the folder; read it with `read_run` and `read_errors`.
+        shard_rows: the most rows of a shard.
+        seconds: the longest that a row waits to be recorded.
+        max_errors: so many pictures that cannot be read are put up with, over all ranks; None: any number.
+        overwrite: begin anew where the folder holds a run with other settings.
+
+    Raises:
+        RunError: when prediction starts, for a folder that cannot be used; later, if a shard cannot be
+            written or there are more than ``max_errors`` errors.
+        RunStopped: after SIGTERM or Ctrl+C.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        *,
+        shard_rows: int = 10_000,
+        seconds: float = 60.0,
+        max_errors: int | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__("batch")
+        if max_errors is not None and max_errors < 0:
+            raise ValueError(f"max_errors must be 0 or more, got {max_errors}.")
+        self.out = Path(out)
+        self.shard_rows, self.seconds = shard_rows, seconds
+        self.max_errors, self.overwrite = max_errors, overwrite
+        self.recorded_keys: KeySet | None = None
+        self.folder: RunFolder | None = None
+        self._sink: ShardSink | None = None
+        self._progress: RankProgress | None = None
+        self._stop = StopRequest()
+        self._looked = 0.0
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Open the run on rank 0, join it on the others; all of them fail if one does."""
+        if stage != "predict":
+            return
+        super().setup(trainer, pl_module, stage)
+        if not isinstance(pl_module, SurgeryPredictor):
+            raise TypeError(
+                f"ShardWriter writes what a SurgeryPredictor predicts, not {type(pl_module).__name__}."
+            )
+        session, failure = "", None
+        source = getattr(_datamodule(trainer), "source", None)
+        if trainer.is_global_zero:
+            try:
+                settings = run_settings(
+                    pl_module,
+                    precision=str(trainer.precision),
+                    data=None if source is None else source.description,
+                )
+                self.folder = RunFolder.open(self.out, settings, overwrite=self.overwrite)
+                session = self.folder.session
+            except (OSError, ValueError) as error:
+                failure = error
+        session, failure = trainer.strategy.broadcast((session, failure))
+        if failure is not None:
+            raise failure
+        if self.folder is None:
+            self.folder = RunFolder.join(self.out, session)
+        self.recorded_keys = self.folder.recorded_keys()
+
+    def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take the signals, after Lightning did, whose own handler waits for all ranks."""
+        launcher = trainer.strategy.launcher
+        self._stop.listen(None if launcher is None else launcher.kill)
+
+    def write_on_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        prediction: Sequence[Mapping[str, Any]],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Take the rows of a batch; end the run where that is due."""
+        sink, progress = self._open(trainer, pl_module)
+        failed = [{"key": row["key"], **row["error"]} for row in prediction if "error" in row]
+        sink.add("errors", failed)
+        sink.add("pictures", [row for row in prediction if "error" not in row])
+        progress.update(sink.added)
+        if self._stop.made:
+            sink.flush()
+            raise RunStopped(_exit_code(trainer))
+        if time.monotonic() - self._looked >= _LOOK_AROUND:
+            self._look_around(trainer)
+
+    def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write what is open; rank 0 stays until all others have, for it holds the run."""
+        sink, progress = self._open(trainer, pl_module)
+        sink.flush()
+        progress.update(sink.added)
+        progress.close()
+        folder = self._running
+        while trainer.is_global_zero and finished_ranks(folder.path, folder.session) < trainer.world_size:
+            if self._stop.made:
+                raise RunStopped
+            time.sleep(0.1)
+        self._look_around(trainer)
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Whatever ended the run: what was done is written, unless writing is what failed."""
+        if self._sink is not None and not isinstance(exception, RunStopped):
+            with suppress(RunError):
+                self._sink.flush()
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Let the run and the signals go."""
+        self._stop.deafen()
+        if self.folder is not None:
+            self.folder.close()
+        self.folder = self._sink = self._progress = None
+
+    @property
+    def _running(self) -> RunFolder:
+        assert self.folder is not None  # from setup to teardown
+        return self.folder
+
+    def _look_around(self, trainer: lightning.Trainer) -> None:
+        """What rank 0 sees to for all, and the others of rank 0.
+
+        Raises:
+            RunError: for too many errors, or a rank 0 that is gone.
+        """
+        self._looked = time.monotonic()
+        if not trainer.is_global_zero:
+            if self._running.abandoned:
+                raise RunError(f"Rank 0 of the run in {self.out} has ended; start the same command again.")
+            return
+        if self.max_errors is None:
+            return
+        failed = run_status(self.out).failed
+        if failed > self.max_errors:
+            raise RunError(
+                f"{failed} pictures could not be read, at most {self.max_errors} were allowed; what was done "
+                f"is recorded. See read_errors, then start again with another --max-errors."
+            )
+
+    def _open(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> tuple[ShardSink, RankProgress]:
+        """The sink and the counters of this rank; made at the first batch, when the texts are embedded."""
+        assert isinstance(module, SurgeryPredictor)
+        if self._sink is None or self._progress is None:
+            schema = pictures_schema(
+                module.outputs,
+                texts=module.texts,
+                background=module.background,
+                width=module.question.class_set.shape[1],
+            )
+            folder, rank = self._running, trainer.global_rank
+            source = getattr(_datamodule(trainer), "source", None)
+            self._sink = folder.sink(rank, schema, shard_rows=self.shard_rows, seconds=self.seconds)
+            self._progress = RankProgress(
+                folder.path, folder.session, rank, total=None if source is None else source.count()
+            )
+        return self._sink, self._progress
+
+
+def _datamodule(trainer: lightning.Trainer) -> lightning.LightningDataModule | None:
+    return getattr(trainer, "datamodule", None)
+
+
+def _exit_code(trainer: lightning.Trainer) -> int:
+    """Of a rank that was asked to stop.
+
+    A rank that rank 0 started itself ends with 0: Lightning kills all others when one ends with another code,
+    and they may not have written everything yet. What counts is the code of rank 0.
+    """
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    own = environment is None or environment.creates_processes_externally or trainer.is_global_zero
+    return RESUME_ME if own else 0
