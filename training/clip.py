@@ -18,6 +18,8 @@ from clip_surgery_hub.scenes import load_sprites
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 CONTEXT = 48
 PROJECTION = 128
+BACKGROUND = 0.25
+"""How much the word of a background counts in the loss over words, where that of an object counts 1."""
 
 
 def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, depth: int) -> CLIPModel:
@@ -71,16 +73,17 @@ def window_positions(positions: Tensor, count: int, rows: int, columns: int) -> 
     return F.embedding(places, positions)
 
 
-def multi_positive(logits: Tensor, shown: Tensor) -> Tensor:
+def multi_positive(logits: Tensor, shown: Tensor, weights: Tensor) -> Tensor:
     """Cross entropy of each shown word against the words not shown, averaged over a picture's words.
 
     Args:
         logits: [B, C].
         shown: [B, C], 1 shown, 0 not shown, -1 neither (left out). Rows without a shown word do not count.
+        weights: how much each word counts in the average, [C] or [B, 1].
     """
     rest = logits.masked_fill(shown != 0, float("-inf")).logsumexp(1, keepdim=True)
     loss = F.softplus(rest - logits)  # -log(e^l / (e^l + rest))
-    hits = (shown == 1).float()
+    hits = (shown == 1).float() * weights
     rows = hits.sum(1) > 0
     return ((loss * hits).sum(1)[rows] / hits.sum(1)[rows]).mean()
 
@@ -116,7 +119,10 @@ class TrainClip(lightning.LightningModule):
         )
         self.stages = tuple(stages)
         self.concepts = len(load_sprites().concepts)
-        self.anchors = torch.nn.Parameter(0.1 * torch.randn(len(words_of_the_world()), PROJECTION))
+        words = len(words_of_the_world())
+        weights = torch.where(torch.arange(words) < self.concepts, 1.0, BACKGROUND)
+        self.register_buffer("weights", weights, persistent=False)
+        self.anchors = torch.nn.Parameter(0.1 * torch.randn(words, PROJECTION))
         self.steps, self.rate, self.muon_rate, self.warmup, self.decay = steps, rate, muon_rate, warmup, decay
         self.automatic_optimization = False
 
@@ -164,7 +170,10 @@ class TrainClip(lightning.LightningModule):
         contrast = (F.cross_entropy(pairs, same) + F.cross_entropy(pairs.T, same)) / 2
         anchors = F.normalize(self.anchors, dim=-1)
         named = scale * image @ anchors.T
-        concept = multi_positive(named, batch["shown"]) + 0.5 * multi_positive(named.T, batch["shown"].T)
+        shown, weights = batch["shown"], self.weights
+        concept = multi_positive(named, shown, weights) + 0.5 * multi_positive(
+            named.T, shown.T, torch.ones_like(named[:, 0])
+        )
         # Pictures alone move the anchors; the texts follow.
         meant = words @ anchors.detach().T
         wording = F.cross_entropy(scale.detach() * meant, torch.arange(len(words), device=words.device))

@@ -19,8 +19,6 @@ LEAST_VISIBLE = 0.01
 """Share of the picture from which on an object counts as shown."""
 EMPTY = 0.03
 """Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
-REUSE = 3
-"""How often each drawn scene is shown, each time with another caption and other patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +103,10 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        kept: list[Scene] = []
         for step in range(self.first + number, self.steps, workers):
             stage = stage_at(self.stages, step / self.steps)
-            rng = np.random.default_rng((self.seed, step))
-            fresh = -(-stage.batch // REUSE)
-            scenes = [draw_scene((self.seed, step, index), stage.world) for index in range(fresh)]
-            if kept and kept[0].picture.shape == scenes[0].picture.shape:
-                scenes += kept[: stage.batch - fresh]
-            scenes += [draw_scene((self.seed, step, i), stage.world) for i in range(len(scenes), stage.batch)]
-            kept = scenes[: stage.batch - fresh]
-            yield self._collate(scenes, rng)
+            scenes = [draw_scene((self.seed, step, index), stage.world) for index in range(stage.batch)]
+            yield self._collate(scenes, np.random.default_rng((self.seed, step)))
 
     def _collate(self, scenes: list[Scene], rng: np.random.Generator) -> dict[str, Tensor]:
         captions = [self._caption(scene, rng) for scene in scenes[: len(scenes) // 4]]

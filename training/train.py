@@ -143,9 +143,7 @@ def main() -> None:
 
     last = options.out / "last.ckpt"
     first = int(torch.load(last, weights_only=False)["global_step"]) // 2 if last.exists() else 0
-    batches = SceneBatches(
-        tokenizer, stages, seed=options.seed, first=first, steps=options.steps
-    )
+    batches = SceneBatches(tokenizer, stages, seed=options.seed, first=first, steps=options.steps)
     loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
     trainer = lightning.Trainer(
         max_steps=2 * options.steps,
