@@ -50,10 +50,11 @@ class KeySet:
 
     def __contains__(self, key: str) -> bool:
         digest = _digest(key)
+        # An array of one, for a single value of numpy's strings loses the zero bytes at its end.
+        wanted = np.frombuffer(digest, dtype=f"S{_BYTES}")
         bucket = self._digests[digest[0]]
-        # Compared as numpy does, which takes zero bytes at the end for padding, on both sides.
-        place = int(np.searchsorted(bucket, np.bytes_(digest)))
-        return place < len(bucket) and bool(bucket[place] == np.bytes_(digest))
+        place = int(np.searchsorted(bucket, wanted)[0])
+        return bool((bucket[place : place + 1] == wanted).any())
 
     def __len__(self) -> int:
         return sum(map(len, self._digests))
