@@ -81,14 +81,16 @@ def clean_run(path: Path) -> None:
                 stacklevel=3,
             )
         lines = "".join(f"{manifest_line(record)}\n" for record in whole).encode()
-        if lines != content:
+        if not lines:
+            file.unlink()
+        elif lines != content:
             replace_whole(file, lines, part=path / UNFINISHED / file.name)
         recorded |= {record.path(path) for record in whole}
     for shard in _shards(path):
         if shard not in recorded:
             shard.unlink()
-    for table in TABLES:
-        sync_folder(path / table)
+    for folder in (MANIFEST, *TABLES):
+        sync_folder(path / folder)
     for left in (path / UNFINISHED).iterdir():
         if left.name == RECORD or shard_origin(left.name) or manifest_origin(left.name):
             left.unlink()
