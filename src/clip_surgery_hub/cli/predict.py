@@ -81,38 +81,35 @@ def predict(
         _quiet()
         from lightning.pytorch.utilities import rank_zero_only
 
-        from clip_surgery_hub.lightning import Job, RunStopped
+        from clip_surgery_hub.lightning import PictureDataModule, RunStopped, SurgeryPredictor
         from clip_surgery_hub.lightning import predict as run
 
-        job = Job(
-            batch_size=batch_size,
-            workers=workers,
-            shard_rows=shard_rows,
-            max_errors=max_errors,
-            overwrite=overwrite,
-            accelerator=accelerator,
-            devices=int(devices) if devices.isdigit() else devices,
-            nodes=nodes,
-            strategy=strategy,
-            precision=PRECISIONS[dtype],
+        pictures = PictureDataModule(data, batch_size=batch_size, workers=workers, column=column, key=key)
+        predictor = SurgeryPredictor(
+            model,
+            texts,
+            background=background or (),
+            outputs=[name.strip() for name in outputs.split(",") if name.strip()],
+            method=method,
+            depth=depth,
+            size=size,
+            max_side=max_side,
+            labels=labels,
         )
         try:
             status = run(
-                data,
-                texts,
+                predictor,
+                pictures,
                 out,
-                model=model,
-                outputs=[name.strip() for name in outputs.split(",") if name.strip()],
-                job=job,
-                column=column,
-                key=key,
+                shard_rows=shard_rows,
+                max_errors=max_errors,
+                overwrite=overwrite,
                 console=console,
-                background=background or (),
-                method=method,
-                depth=depth,
-                size=size,
-                max_side=max_side,
-                labels=labels,
+                accelerator=accelerator,
+                devices=int(devices) if devices.isdigit() else devices,
+                num_nodes=nodes,
+                strategy=strategy,
+                precision=PRECISIONS[dtype],
             )
         except RunStopped as stopped:
             if getattr(rank_zero_only, "rank", 0) == 0:

@@ -1,7 +1,6 @@
 """Predicting at scale on Lightning's Trainer."""
 
 from clip_surgery_hub.lightning.data import PictureDataModule as PictureDataModule
-from clip_surgery_hub.lightning.predict import Job as Job
 from clip_surgery_hub.lightning.predict import predict as predict
 from clip_surgery_hub.lightning.predictor import SurgeryPredictor as SurgeryPredictor
 from clip_surgery_hub.lightning.rows import COLUMNS as COLUMNS
