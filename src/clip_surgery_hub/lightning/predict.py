@@ -40,7 +40,7 @@ def predict(
         max_errors: so many pictures that cannot be read are put up with; None: any number.
         overwrite: begin anew where the folder holds a run with other settings.
         console: where a progress bar is drawn if it is a terminal; None: nowhere.
-        trainer_options: of Lightning's Trainer, such as ``devices``, ``num_nodes``, ``strategy``, ``precision``.
+        trainer_options: of Lightning's Trainer, such as ``devices``, ``num_nodes``, ``strategy``.
 
     Returns:
         How the run ended.
