@@ -17,7 +17,6 @@ from clip_surgery_hub.runs import (
     RunError,
     RunFolder,
     RunLog,
-    durable,
     read_errors,
     read_run,
     verify_run,
