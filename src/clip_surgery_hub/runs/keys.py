@@ -53,8 +53,8 @@ class KeySet:
         # An array of one, for a single value of numpy's strings loses the zero bytes at its end.
         wanted = np.frombuffer(digest, dtype=f"S{_BYTES}")
         bucket = self._digests[digest[0]]
-        place = int(np.searchsorted(bucket, wanted)[0])
-        return bool((bucket[place : place + 1] == wanted).any())
+        place = int(bucket.searchsorted(wanted)[0])
+        return bucket[place : place + 1].tobytes() == digest
 
     def __len__(self) -> int:
         return sum(map(len, self._digests))
