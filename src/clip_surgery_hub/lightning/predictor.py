@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import lightning
 import torch
@@ -69,9 +69,10 @@ class SurgeryPredictor(lightning.LightningModule):
         labels: int = 5,
     ) -> None:
         super().__init__()
-        if isinstance(texts, str):
-            raise ValueError(f"texts is a list, got the text {texts!r}: write [{texts!r}].")
-        _check(texts, outputs, labels)
+        for name, given in (("texts", texts), ("background", background)):
+            if isinstance(given, str):
+                raise ValueError(f"{name} is a list, got the text {given!r}: write [{given!r}].")
+        _check(texts, outputs, redundant, labels)
         self.clip = _loaded(model, method=method, depth=depth)
         self.texts, self.background = tuple(texts), tuple(background)
         self.outputs = tuple(name for name in COLUMNS if name in outputs)
@@ -148,13 +149,16 @@ def _float32(embeds: Tensor | None) -> Tensor | None:
     return None if embeds is None else embeds.float()
 
 
-def _check(texts: Sequence[str], outputs: Sequence[str], labels: int) -> None:
+def _check(texts: Sequence[str], outputs: Sequence[str], redundant: str, labels: int) -> None:
     if not texts:
         raise ValueError("No text was given; say what to look for in texts.")
     unknown = [name for name in outputs if name not in COLUMNS]
     if unknown or not outputs:
         found = f"There is no output {unknown[0]!r}." if unknown else "No output was chosen."
         raise ValueError(f"{found} Choose from {', '.join(COLUMNS)}.")
+    if redundant not in get_args(Redundant):
+        known = ", ".join(map(repr, get_args(Redundant)))
+        raise ValueError(f"redundant must be one of {known}, got {redundant!r}.")
     if labels < 1:
         raise ValueError(f"labels must be at least 1, got {labels}.")
 
