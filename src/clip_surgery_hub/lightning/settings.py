@@ -29,6 +29,7 @@ def run_settings(module: SurgeryPredictor, *, precision: str, data: str | None) 
         "background": list(module.background),
         "outputs": list(module.outputs),
         "labels": module.labels,
+        "width": module.clip.tower.embedding_width,
         "model": settings["model"],
         "weights": weights_digest(module.model),
         **{name: settings[name] for name in ("method", "depth", "size", "max_side", "interpolation")},

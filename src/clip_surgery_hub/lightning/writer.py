@@ -193,7 +193,7 @@ class ShardWriter(BasePredictionWriter):
                 module.outputs,
                 texts=module.texts,
                 background=module.background,
-                width=module.question.class_set.shape[1],
+                width=module.clip.tower.embedding_width,
             )
             folder, rank = self._running, trainer.global_rank
             source = getattr(_datamodule(trainer), "source", None)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -78,6 +78,12 @@ class Tower(ABC):
                 f"least {self.patch_size} pixels"
             )
         return height // self.patch_size, width // self.patch_size
+
+    @property
+    def embedding_width(self) -> int:
+        """C, the length of an embedding in the space shared with the texts."""
+        weight = cast(Tensor, (self.projection or self.post_norm).weight)
+        return int(weight.shape[0])
 
     def embed(self, last_hidden_state: Tensor) -> Tensor:
         """Tokens in the space shared with the texts, of unit length.
