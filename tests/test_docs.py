@@ -48,10 +48,20 @@ def test_python_in_the_readme_compiles_and_names_what_exists() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:'pizza' does not seem to be in the picture")
-def test_snippets_and_commands_of_the_tasks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("tasks", "len(words) == 227"),
+        ("predict", "(table.num_rows, status.done, status.failed, rows[3]['key']) == (6, 6, 0, 'scene_4.png')"),
+    ],
+    ids=["tasks", "predict"],
+)
+def test_snippets_and_commands_of_a_page_run(
+    name: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(ROOT / "src/clip_surgery_hub/assets/samples", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    page, names = ROOT / "docs" / "tasks.md", dict[str, Any]()
+    page, names = ROOT / "docs" / f"{name}.md", dict[str, Any]()
     blocks = re.findall(r"```(python|sh)\n(.*?)```", page.read_text(), flags=re.DOTALL)
     assert {language for language, _ in blocks} == {"python", "sh"}
     for language, block in blocks:
@@ -59,9 +69,11 @@ def test_snippets_and_commands_of_the_tasks_run(tmp_path: Path, monkeypatch: pyt
             exec(compile(block, page.name, "exec"), names)
             continue
         for line in block.splitlines():
+            command, _, code = line.partition("# exit code ")
             with pytest.raises(SystemExit) as end:
-                app(shlex.split(line)[1:], prog_name="clip-surgery")
-            assert not end.value.code, line
+                app(shlex.split(command)[1:], prog_name="clip-surgery")
+            assert int(end.value.code or 0) == int(code or 0), line
+    assert eval(told, names), told
 
 
 def test_every_picture_of_the_tasks_is_small() -> None:
