@@ -52,7 +52,10 @@ def test_python_in_the_readme_compiles_and_names_what_exists() -> None:
     ("name", "told"),
     [
         ("tasks", "len(words) == 227"),
-        ("predict", "(table.num_rows, status.done, status.failed, rows[3]['key']) == (6, 6, 0, 'scene_4.png')"),
+        (
+            "predict",
+            "(table.num_rows, status.done, status.failed, rows[3]['key']) == (6, 6, 0, 'scene_4.png')",
+        ),
     ],
     ids=["tasks", "predict"],
 )
