@@ -323,9 +323,9 @@ def test_one_process_cannot_open_a_run_twice(tmp_path):
     with RunFolder.open(tmp_path / "RUN", SETTINGS) as run:
         with pytest.raises(RunError, match=f"process {os.getpid()} "):
             RunFolder.open(tmp_path / "RUN", SETTINGS)
-        assert not run.abandoned
+        assert not run.abandoned and not run.released
     run.close()
-    assert run.abandoned
+    assert run.abandoned and run.released
     RunFolder.open(tmp_path / "RUN", SETTINGS).close()
 
 
@@ -333,8 +333,10 @@ def test_the_next_start_waits_for_ranks_that_outlived_rank_0(tmp_path):
     process, session = held_elsewhere(tmp_path / "RUN")
     orphan = RunFolder.join(tmp_path / "RUN", session)
     end(process)
+    assert orphan.abandoned and not orphan.released
     with pytest.raises(RunError, match=r"Ranks of an earlier run still write to .* \(0.2 s were waited"):
         RunFolder.open(tmp_path / "RUN", {"texts": ["bench"]}, wait=0.2)
+    assert orphan.abandoned and orphan.released  # which tells it to end, also while the next start waits
     orphan.close()
     RunFolder.open(tmp_path / "RUN", {"texts": ["bench"]}, wait=0.2).close()
 

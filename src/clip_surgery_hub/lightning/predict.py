@@ -63,7 +63,7 @@ def predict(
     # Before other ranks are started, which would each say the same.
     settings = run_settings(predictor, precision=str(trainer.precision), data=pictures.source.description)
     RunFolder.check(out, settings, overwrite=overwrite)
-    before_lightning = StopRequest()  # what Lightning gives the signals back to at its end
+    before_lightning = StopRequest(writer.stop)  # until Lightning has begun, and again at its end
     before_lightning.listen()
     try:
         trainer.predict(predictor, pictures, return_predictions=False)

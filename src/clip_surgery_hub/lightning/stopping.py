@@ -27,14 +27,19 @@ class StopRequest:
 
     A second Ctrl+C ends the process at once, as it does without this.
 
-    Attributes:
-        made: whether one came.
+    Args:
+        same: a request that is made when this one is, and the other way round; None: there is no other.
     """
 
-    def __init__(self) -> None:
-        self.made = False
+    def __init__(self, same: StopRequest | None = None) -> None:
+        self._came: list[int] = [] if same is None else same._came
         self._before: dict[signal.Signals, Any] = {}
         self._pass_on: Callable[[int], object] = _nothing
+
+    @property
+    def made(self) -> bool:
+        """Whether a signal came."""
+        return bool(self._came)
 
     def listen(self, pass_on: Callable[[int], object] | None = None) -> None:
         """Take signals from now on; does nothing outside of the main thread, which Python signals alone.
@@ -59,7 +64,8 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.made:
             raise KeyboardInterrupt
-        first, self.made = not self.made, True
+        first = not self.made
+        self._came.append(number)
         if first and number == signal.SIGTERM:
             with suppress(OSError):  # a process that has ended needs no telling
                 self._pass_on(number)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning
 from lightning.pytorch.callbacks import BasePredictionWriter
 
+from clip_surgery_hub.lightning.kinship import Kinship
 from clip_surgery_hub.lightning.predictor import SurgeryPredictor
 from clip_surgery_hub.lightning.settings import run_settings
-from clip_surgery_hub.lightning.stopping import RESUME_ME, RunStopped, StopRequest
+from clip_surgery_hub.lightning.stopping import RunStopped, StopRequest
 from clip_surgery_hub.runs import (
     KeySet,
     RankProgress,
@@ -29,6 +33,9 @@ __all__ = ["ShardWriter"]
 
 _LOOK_AROUND = 2.0
 """Seconds between two looks at what the other ranks do."""
+_PATIENCE = 20.0
+"""Seconds that a rank which ends early waits for those that it started; clusters kill after 30."""
+_POLL = 0.1
 
 
 class ShardWriter(BasePredictionWriter):
@@ -71,7 +78,8 @@ class ShardWriter(BasePredictionWriter):
         self.folder: RunFolder | None = None
         self._sink: ShardSink | None = None
         self._progress: RankProgress | None = None
-        self._stop = StopRequest()
+        self.stop = StopRequest()
+        self._kinship = Kinship()
         self._looked = 0.0
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -101,12 +109,12 @@ class ShardWriter(BasePredictionWriter):
             raise failure
         if self.folder is None:
             self.folder = RunFolder.join(self.out, session)
+        self._kinship = Kinship.of(trainer)
         self.recorded_keys = self.folder.recorded_keys()
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the signals, after Lightning did, whose own handler waits for all ranks."""
-        launcher = trainer.strategy.launcher
-        self._stop.listen(None if launcher is None else launcher.kill)
+        self.stop.listen(partial(_tell_others, trainer))
 
     def write_on_batch_end(
         self,
@@ -124,39 +132,73 @@ class ShardWriter(BasePredictionWriter):
         sink.add("errors", failed)
         sink.add("pictures", [row for row in prediction if "error" not in row])
         progress.update(sink.added)
-        if self._stop.made:
-            sink.flush()
-            raise RunStopped(_exit_code(trainer))
+        if self.stop.made:
+            self._end_early(trainer)
         if time.monotonic() - self._looked >= _LOOK_AROUND:
             self._look_around(trainer)
 
     def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write what is open; rank 0 stays until all others have, for it holds the run."""
-        sink, progress = self._open(trainer, pl_module)
-        sink.flush()
-        progress.update(sink.added)
-        progress.close()
-        folder = self._running
-        while trainer.is_global_zero and finished_ranks(folder.path, folder.session) < trainer.world_size:
-            if self._stop.made:
-                raise RunStopped
-            time.sleep(0.1)
-        self._look_around(trainer)
+        self._close(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        while self._finished < trainer.world_size:
+            if self.stop.made:
+                self._end_early(trainer)
+            time.sleep(_POLL)
+        self._check_errors()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
         """Whatever ended the run: what was done is written, unless writing is what failed."""
-        if self._sink is not None and not isinstance(exception, RunStopped):
+        if self._sink is not None:
             with suppress(RunError):
                 self._sink.flush()
+        self._let_go()  # Lightning calls no teardown of callbacks then
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Let the run and the signals go."""
-        self._stop.deafen()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.stop.deafen()
         if self.folder is not None:
             self.folder.close()
         self.folder = self._sink = self._progress = None
+
+    def _close(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Write what is open, and say that this rank will write no more."""
+        sink, progress = self._open(trainer, module)
+        sink.flush()
+        progress.update(sink.added)
+        progress.close()
+
+    def _end_early(self, trainer: lightning.Trainer) -> NoReturn:
+        """Write what is open and end, with the ranks that this one started, or with the one that started it.
+
+        Raises:
+            RunStopped: in any case.
+            RunError: if it cannot be written.
+        """
+        self._close(trainer, trainer.lightning_module)
+        parent = self._kinship.parent
+        if parent is not None:
+            if self._kinship.parent_lives and not self._running.abandoned:
+                os.kill(parent, signal.SIGTERM)  # it may not have been asked, and would wait for this rank
+            # Lightning kills all others when one of these ends with another code: they write still.
+            raise RunStopped(0)
+        if self._kinship.children:
+            _tell_others(trainer, signal.SIGTERM)  # again: a request may have come before they listened
+            deadline = time.monotonic() + _PATIENCE
+            while self._finished <= self._kinship.children and time.monotonic() < deadline:
+                time.sleep(_POLL)
+        raise RunStopped
+
+    @property
+    def _finished(self) -> int:
+        """How many ranks will write no more."""
+        return finished_ranks(self._running.path, self._running.session)
 
     @property
     def _running(self) -> RunFolder:
@@ -167,13 +209,18 @@ class ShardWriter(BasePredictionWriter):
         """What rank 0 sees to for all, and the others of rank 0.
 
         Raises:
-            RunError: for too many errors, or a rank 0 that is gone.
+            RunError: for too many errors, or a rank 0 that was killed.
+            RunStopped: if rank 0 has ended in good order.
         """
         self._looked = time.monotonic()
-        if not trainer.is_global_zero:
-            if self._running.abandoned:
-                raise RunError(f"Rank 0 of the run in {self.out} has ended; start the same command again.")
-            return
+        if trainer.is_global_zero:
+            self._check_errors()
+        elif self._running.released:  # rank 0 said why
+            self._end_early(trainer)
+        elif self._running.abandoned:
+            raise RunError(f"Rank 0 of the run in {self.out} has ended; start the same command again.")
+
+    def _check_errors(self) -> None:
         if self.max_errors is None:
             return
         failed = run_status(self.out).failed
@@ -208,12 +255,8 @@ def _datamodule(trainer: lightning.Trainer) -> lightning.LightningDataModule | N
     return getattr(trainer, "datamodule", None)
 
 
-def _exit_code(trainer: lightning.Trainer) -> int:
-    """Of a rank that was asked to stop.
-
-    A rank that rank 0 started itself ends with 0: Lightning kills all others when one ends with another code,
-    and they may not have written everything yet. What counts is the code of rank 0.
-    """
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    own = environment is None or environment.creates_processes_externally or trainer.is_global_zero
-    return RESUME_ME if own else 0
+def _tell_others(trainer: lightning.Trainer, number: int) -> None:
+    """Signal the ranks that this one started, if it did."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None:
+        launcher.kill(number)

@@ -24,7 +24,7 @@ from clip_surgery_hub.runs.cleaning import clean_run, foreign_files, make_folder
 from clip_surgery_hub.runs.errors import RunError, RunMismatch
 from clip_surgery_hub.runs.keys import KeySet
 from clip_surgery_hub.runs.layout import RECORD, new_session
-from clip_surgery_hub.runs.lock import hold_rank, hold_run, is_held, refuse_if_held
+from clip_surgery_hub.runs.lock import hold_rank, hold_run, is_held, read_holder, refuse_if_held
 from clip_surgery_hub.runs.manifest import Counts, ShardRecord, count_rows, read_manifests, writing
 from clip_surgery_hub.runs.record import RunRecord, differences, read_record, write_record
 from clip_surgery_hub.runs.shards import ShardSink
@@ -175,7 +175,13 @@ class RunFolder:
     @property
     def abandoned(self) -> bool:
         """Whether rank 0 has ended: what another rank still writes is in the way of the next start."""
-        return not is_held(self.path)
+        return self.released or not is_held(self.path)
+
+    @property
+    def released(self) -> bool:
+        """Whether rank 0 has let the run go, or another start has it; not so if rank 0 was just killed."""
+        holder = read_holder(self.path)
+        return holder is None or holder.session != self.session
 
     def close(self) -> None:
         """Let the run go; rows that a sink has open are lost unless it was flushed. Can be called twice."""

@@ -144,6 +144,7 @@ def hold_run(run: Path, session: str, *, wait: float) -> Iterator[None]:
                 raise RunError(_held(run, holder))
             time.sleep(_POLL)
         try:
+            lock.forget()  # so that ranks of a killed run see that theirs is over
             while not ranks.take(shared=False):
                 if time.monotonic() >= deadline:
                     raise RunError(
