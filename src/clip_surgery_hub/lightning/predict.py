@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
 from clip_surgery_hub.lightning.data import PictureDataModule
@@ -46,7 +47,7 @@ def predict(
         How the run ended.
 
     Raises:
-        ValueError, RunError: for texts or a folder that cannot be used, before anything is written.
+        ValueError, RunError: for texts, options or a folder that cannot be used, before anything is written.
         RunError: if the run cannot be gone on with.
         RunStopped: after SIGTERM or Ctrl+C, with all that was done recorded.
     """
@@ -59,7 +60,10 @@ def predict(
         "enable_model_summary": False,
     }
     callbacks = [writer, *([] if console is None else [RunWatch(writer, console)])]
-    trainer = lightning.Trainer(callbacks=callbacks, **quiet | trainer_options)
+    try:
+        trainer = lightning.Trainer(callbacks=callbacks, **quiet | trainer_options)
+    except (TypeError, MisconfigurationException) as error:  # Lightning raises either, or ValueError
+        raise ValueError(f"The Trainer cannot be made: {error}") from error
     # Before other ranks are started, which would each say the same.
     settings = run_settings(predictor, precision=str(trainer.precision), data=pictures.source.description)
     RunFolder.check(out, settings, overwrite=overwrite)
