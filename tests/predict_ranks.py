@@ -35,12 +35,18 @@ PATIENCE = 120.0
 """Seconds after which a process that should have ended is taken to hang; never a measure of speed."""
 
 
-def command(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
-    """Be the program `clip-surgery` in this process; what it says goes to files."""
+def begin(environment: Mapping[str, str], log: str) -> None:
+    """Become a program of its own, whose data loaders fork their workers; what it says goes to files."""
     for name, number in (("out", 1), ("err", 2)):
-        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.set_start_method("fork", force=True)
     os.environ.update(environment)
+
+
+def command(arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    """Be the program `clip-surgery`."""
+    begin(environment, log)
     sys.argv = [str(Path(sys.executable).with_name("clip-surgery")), *arguments]
     from clip_surgery_hub.cli import main
 
@@ -49,10 +55,7 @@ def command(arguments: Sequence[str], environment: Mapping[str, str], log: str) 
 
 def user_s_own(function: Callable[..., None], environment: Mapping[str, str], log: str, *given: Any) -> None:
     """Be a program of a user's own."""
-    for name, number in (("out", 1), ("err", 2)):
-        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.update(environment)
+    begin(environment, log)
     function(*given)
 
 

@@ -158,7 +158,6 @@ def test_a_folder_with_other_files_is_refused(predict, tmp_path):
         (["--accelerator", "abacus"], "abacus"),
         (["--devices", "many"], "The Trainer cannot be made"),
         (["--devices", 0], "The Trainer cannot be made"),
-        (["--accelerator", "tpu"], "The Trainer cannot be made"),
         (["--strategy", "abacus"], "abacus"),
     ],
 )
