@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import lightning
+import numpy as np
 import pytest
 from command_line import Run, checkpoint, command  # noqa: F401
+from lightning.pytorch.strategies import ModelParallelStrategy
 from predict_pictures import TEXTS, assert_complete, rows_of, write_pictures
 from predict_ranks import Ranks, wait_until
 from rich.console import Console
@@ -317,3 +319,19 @@ def test_two_writers_in_one_process_cannot_share_a_folder(checkpoint, begun, tmp
     with pytest.raises(RunError, match="Another run is writing to"):
         trainer(*writers).predict(predictor, PictureDataModule(str(begun[0] / "pictures")))
     assert not run_status(tmp_path / "run").alive
+
+
+def test_a_strategy_whose_forward_needs_all_ranks_is_refused(checkpoint, tmp_path):  # noqa: F811
+    from clip_surgery_hub.lightning import predict as predict_all
+
+    pictures = PictureDataModule([("one", np.zeros((20, 20, 3), np.uint8))])
+    with pytest.raises(ValueError, match="ModelParallelStrategy needs as many batches on every rank.*ddp"):
+        predict_all(
+            SurgeryPredictor(str(checkpoint), ["bench"], size=16),
+            pictures,
+            tmp_path / "run",
+            accelerator="cpu",
+            devices=2,
+            strategy=ModelParallelStrategy(),
+        )
+    assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from predict_pictures import TEXTS, assert_complete, assert_same, rows_of
 from predict_ranks import Ranks
 
 from clip_surgery_hub import CLIPSurgery
-from clip_surgery_hub.runs import read_errors
+from clip_surgery_hub.runs import read_errors, run_status
 
 COUNT = 23  # no multiple of a batch, nor of the readers
 
@@ -113,6 +113,8 @@ def test_each_sample_comes_once_whatever_the_ranks_and_workers(checkpoint, origi
     for run in ("alone", "run"):
         assert_complete(tmp_path / run, set(keys))
         assert read_errors(tmp_path / run)["key"].to_pylist() == [keys[-1]]
+        status = run_status(tmp_path / run)
+        assert (status.total, status.left, status.alive) == (len(keys), 0, False)
     alone, rows = rows_of(tmp_path / "alone"), rows_of(tmp_path / "run")
     for key in keys[:-1]:
         assert_same(rows[key], alone[key])

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from rich.console import Console
 
 from clip_surgery_hub.lightning.data import PictureDataModule
@@ -64,6 +65,7 @@ def predict(
         trainer = lightning.Trainer(callbacks=callbacks, **quiet | trainer_options)
     except (TypeError, MisconfigurationException) as error:  # Lightning raises either, or ValueError
         raise ValueError(f"The Trainer cannot be made: {error}") from error
+    _check_strategy(trainer)
     # Before other ranks are started, which would each say the same.
     settings = run_settings(predictor, precision=str(trainer.precision), data=pictures.source.description)
     RunFolder.check(out, settings, overwrite=overwrite)
@@ -74,3 +76,13 @@ def predict(
     finally:
         before_lightning.deafen()
     return run_status(out)
+
+
+def _check_strategy(trainer: lightning.Trainer) -> None:
+    """Refuse strategies whose forward needs all ranks: of unequal numbers of batches the last would wait."""
+    needs_all = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+    if isinstance(trainer.strategy, needs_all) and trainer.world_size > 1:
+        raise ValueError(
+            f"{type(trainer.strategy).__name__} needs as many batches on every rank, but pictures are dealt "
+            "out as they come. Take --strategy ddp, with the whole model on each device."
+        )

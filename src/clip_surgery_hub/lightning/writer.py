@@ -147,6 +147,8 @@ class ShardWriter(BasePredictionWriter):
                 self._end_early(trainer)
             time.sleep(_POLL)
         self._check_errors()
+        found = run_status(self.out)
+        self._open(trainer, pl_module)[1].close(total=found.done + found.failed)  # of a stream nobody knew it
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

@@ -69,12 +69,16 @@ class RankProgress:
             self._seen.popleft()
         self._report(now, finished=False)
 
-    def close(self) -> None:
+    def close(self, *, total: int | None = None) -> None:
         """Report for the last time: this rank has nothing left to do.
+
+        Args:
+            total: pictures of the whole run, where only its end tells.
 
         Raises:
             RunError: as :meth:`update`.
         """
+        self._total = self._total if total is None else total
         self._report(self._clock(), finished=True)
 
     def _report(self, now: datetime, *, finished: bool) -> None:

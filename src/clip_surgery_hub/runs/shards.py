@@ -179,5 +179,7 @@ def _parquet(batches: list[pa.RecordBatch], schema: pa.Schema) -> memoryview:
     from pyarrow import parquet
 
     stream = pa.BufferOutputStream()
-    parquet.write_table(pa.Table.from_batches(batches, schema=schema), stream, compression="zstd")
+    # Keys and numbers hardly repeat: dictionaries of them would only make the file larger.
+    table = pa.Table.from_batches(batches, schema=schema)
+    parquet.write_table(table, stream, compression="zstd", use_dictionary=False)
     return memoryview(stream.getvalue())
