@@ -154,13 +154,20 @@ class Ranks:
         return Path(f"{self.logs}-{rank}.err").read_text()
 
 
-def wait_until(condition: Callable[[], bool], ranks: Ranks | None = None) -> None:
-    """Wait for something that must happen while the ranks live (or until they have ended)."""
-    deadline = time.monotonic() + PATIENCE
+def wait_until(
+    condition: Callable[[], bool], ranks: Ranks | None = None, *, patience: float | None = None
+) -> None:
+    """Wait for something that must happen while the ranks live (or until they have ended).
+
+    With ``patience`` it need not happen: so many seconds are waited at most.
+    """
+    deadline = time.monotonic() + (PATIENCE if patience is None else patience)
     while not condition():
         if ranks is not None and not ranks.alive():
             return
-        assert time.monotonic() < deadline, "this should have happened by now"
+        if time.monotonic() >= deadline:
+            assert patience is not None, "this should have happened by now"
+            return
         time.sleep(0.01)
 
 
