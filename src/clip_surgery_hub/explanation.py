@@ -25,7 +25,7 @@ from clip_surgery_hub.storage import read_parts, write_parts
 __all__ = ["PRESENT", "Explanation", "Features", "Label", "Points", "Settings"]
 
 Features = Literal["plain", "surgery"]
-PRESENT = 0.77
+PRESENT = 0.85
 """The least presence of a text that is taken to be in a picture: where as large a share of the texts that are
 there is kept as of those that are not is left out, on drawn scenes (docs/results.md)."""
 
