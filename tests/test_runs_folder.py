@@ -357,7 +357,7 @@ def test_a_forked_worker_does_not_hold_the_run_on(tmp_path):
         signal.pause()
     try:
         run.close()
-        RunFolder.open(tmp_path / "RUN", SETTINGS, wait=0).close()
+        RunFolder.open(tmp_path / "RUN", SETTINGS, wait=10).close()  # the worker lets go when it first runs
     finally:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
