@@ -17,8 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
-    "explanation_fields segmentation words runs",
-    "sources towers text windows checkpoint explanation cells outputs records",
+    "explanation_fields segmentation words",
+    "runs sources towers text windows checkpoint explanation cells outputs records",
     "transform encoding prompts sam_backends plot",
     "question sentence sam sam_checkpoint plot_tasks plot_sentence",
     "model",

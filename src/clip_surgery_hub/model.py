@@ -236,11 +236,7 @@ class CLIPSurgery:
             PictureError: an image cannot be read.
             ValueError: settings that contradict each other, or a checkpoint without image processor file.
         """
-        if self.normalisation is None:
-            raise ValueError(
-                f"{self.name} has no image processor file (preprocessor_config.json) that tells how pictures "
-                "are normalised; add it, or normalise them yourself and call encode_image."
-            )
+        normalisation = self.known_normalisation
         if stride is not None and window is None:
             raise ValueError(f"stride={stride} needs a window; give its side in pixels as window=.")
         patch, short = self.tower.patch_size, self.tower.native_size if size is None else size
@@ -251,7 +247,7 @@ class CLIPSurgery:
             for one in pictures
         ]
         tokens = encode_pictures(
-            self.encode_image, pictures, sizes, normalisation=self.normalisation, patch=patch, window=cells
+            self.encode_image, pictures, sizes, normalisation=normalisation, patch=patch, window=cells
         )
         return EncodedImages(
             pictures=tuple(map(np.asarray, pictures)),
@@ -321,6 +317,20 @@ class CLIPSurgery:
         """
         self._check_tokenizer()
         check_texts(self.model, self.tokenizer, list(texts))
+
+    @property
+    def known_normalisation(self) -> Normalisation:
+        """:attr:`normalisation`, where there is one.
+
+        Raises:
+            ValueError: where there is none.
+        """
+        if self.normalisation is None:
+            raise ValueError(
+                f"{self.name} has no image processor file (preprocessor_config.json) that tells how pictures "
+                "are normalised; add it, or normalise them yourself and call encode_image."
+            )
+        return self.normalisation
 
     @property
     def method(self) -> str:
@@ -393,11 +403,7 @@ class CLIPSurgery:
         """What to give to `feature_surgery`, ``[1, C]`` or None for the class set's own."""
         if isinstance(redundant, Tensor):
             return redundant.detach().float().cpu()
-        if redundant not in get_args(Redundant):
-            raise ValueError(
-                f"redundant must be one of {', '.join(map(repr, get_args(Redundant)))} or a tensor [1, C], "
-                f"got {redundant!r}."
-            )
+        check_redundant(redundant)
         if redundant == "none":
             return torch.zeros_like(class_set[:1])
         if redundant == "empty_text" or (redundant == "auto" and len(class_set) == 1):
@@ -423,3 +429,16 @@ class CLIPSurgery:
                 'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16")',
                 stacklevel=3,
             )
+
+
+def check_redundant(redundant: str) -> None:
+    """Refuse a name that is none of :data:`Redundant`.
+
+    Raises:
+        ValueError: for any other.
+    """
+    if redundant not in get_args(Redundant):
+        raise ValueError(
+            f"redundant must be one of {', '.join(map(repr, get_args(Redundant)))} or a tensor [1, C], "
+            f"got {redundant!r}."
+        )

@@ -24,6 +24,7 @@ __all__ = [
     "load_pictures",
     "normalised",
     "picture_size",
+    "resized",
     "to_pixels",
 ]
 
@@ -301,9 +302,14 @@ def picture_size(
 
 def to_pixels(image: Image.Image, size: tuple[int, int], normalisation: Normalisation) -> Tensor:
     """An RGB picture resized to ``size`` (height, width) and normalised: ``[3, H, W]`` float32."""
+    return normalised(resized(image, size, normalisation.resample), normalisation)
+
+
+def resized(image: Image.Image, size: tuple[int, int], resample: int) -> Tensor:
+    """An RGB picture at ``size`` (height, width), by the PIL filter of that number: ``[3, H, W]`` uint8."""
     if (image.height, image.width) != size:
-        image = image.resize(size[::-1], Image.Resampling(normalisation.resample))
-    return normalised(torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1), normalisation)
+        image = image.resize(size[::-1], Image.Resampling(resample))
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
 def normalised(values: Tensor, normalisation: Normalisation) -> Tensor:

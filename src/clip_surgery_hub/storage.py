@@ -77,14 +77,22 @@ def check_place(folder: Path, *, replaceable: Callable[[Path], bool]) -> None:
             )
     parent = next(parent for parent in folder.parents if parent.exists())
     try:
-        # Tried out rather than read from the permissions, which say nothing of read-only disks.
-        trial = parent / f".part-{secrets.token_hex(6)}"
-        trial.mkdir()
-        trial.rmdir()
+        try_to_write(parent)
     except OSError as error:
         raise type(error)(
             f"{parent} cannot be written to ({error.strerror}). Name another folder."
         ) from error
+
+
+def try_to_write(folder: Path) -> None:
+    """Make a folder in a folder and remove it: permissions say nothing of read-only disks.
+
+    Raises:
+        OSError: if it cannot be written to.
+    """
+    trial = folder / f".part-{secrets.token_hex(6)}"
+    trial.mkdir()
+    trial.rmdir()
 
 
 def write_parts(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from clip_surgery_hub.arguments import gather_texts
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import DTYPES, one_line_for_errors
+from clip_surgery_hub.cli.run import DTYPES, check_dtype, one_line_for_errors, quiet
 
 PRECISIONS = dict(zip(DTYPES, ("32-true", "bf16-true", "16-true"), strict=True))
 """``--dtype`` -> what Lightning's Trainer calls it."""
@@ -76,8 +75,7 @@ def predict(
     console = Console(stderr=True)
     with one_line_for_errors(console):
         texts = gather_texts(text or [], text_file)
-        if dtype not in PRECISIONS:
-            raise ValueError(f"There is no dtype {dtype!r} here. Choose one of {', '.join(DTYPES)}.")
+        check_dtype(dtype)
         _quiet()
         from lightning.pytorch.utilities import rank_zero_only
 
@@ -125,10 +123,7 @@ def predict(
 def _quiet() -> None:
     """Leave out what the libraries say of themselves: the bar, the log and the last line are what counts."""
     import lightning  # noqa: F401  # sets up its own logging when it is loaded
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    for library in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet("lightning", "lightning.pytorch", "lightning.fabric")
     for message in (".*does not have many workers", ".*infer the batch indices", ".*available but not used"):
         warnings.filterwarnings("ignore", message)

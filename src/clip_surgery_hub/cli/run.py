@@ -85,7 +85,6 @@ def run(request: Request, prepare: Callable[[], Task]) -> None:
 def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
     """The model, after everything that can be checked without it."""
     import torch
-    from transformers.utils.logging import disable_progress_bar
 
     from clip_surgery_hub.hub import resolve
     from clip_surgery_hub.methods import get_method
@@ -95,8 +94,7 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
     get_method(request.method)
     resolve(request.model)
     device, dtype = request.device, request.dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"There is no dtype {dtype!r} here. Choose one of {', '.join(DTYPES)}.")
+    check_dtype(dtype)
     if device is not None:
         try:
             torch.empty(0, device=device)
@@ -104,9 +102,7 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
             raise ValueError(f"The device {device!r} cannot be used: {error} Try --device cpu.") from error
     if sample is not None:
         load_picture(sample)
-    disable_progress_bar()
-    for library in ("transformers", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    quiet()
     try:
         return CLIPSurgery.from_pretrained(
             request.model,
@@ -117,6 +113,25 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
         )
     except TypeError as error:  # no supported vision tower: bad input here
         raise ValueError(str(error)) from error
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse what is none of `DTYPES`.
+
+    Raises:
+        ValueError: for any other.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"There is no dtype {dtype!r} here. Choose one of {', '.join(DTYPES)}.")
+
+
+def quiet(*more: str) -> None:
+    """Leave out the bars, and all but the errors, of the libraries that load models and of ``more``."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for library in ("transformers", "huggingface_hub", *more):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 def _with_progress(items: list[Item], doing: str, console: Console) -> Iterator[Item]:

@@ -12,11 +12,10 @@ from rich.console import Console
 
 from clip_surgery_hub.lightning.data import PictureDataModule
 from clip_surgery_hub.lightning.predictor import SurgeryPredictor
-from clip_surgery_hub.lightning.settings import run_settings
 from clip_surgery_hub.lightning.stopping import StopRequest
 from clip_surgery_hub.lightning.watch import RunWatch
 from clip_surgery_hub.lightning.writer import ShardWriter
-from clip_surgery_hub.runs import RunFolder, RunStatus, run_status
+from clip_surgery_hub.runs import RunStatus, run_status
 
 __all__ = ["predict"]
 
@@ -66,9 +65,7 @@ def predict(
     except (TypeError, MisconfigurationException) as error:  # Lightning raises either, or ValueError
         raise ValueError(f"The Trainer cannot be made: {error}") from error
     _check_strategy(trainer)
-    # Before other ranks are started, which would each say the same.
-    settings = run_settings(predictor, precision=str(trainer.precision), data=pictures.source.description)
-    RunFolder.check(out, settings, overwrite=overwrite)
+    writer.check(predictor, precision=str(trainer.precision), data=pictures.source.description)
     before_lightning = StopRequest(writer.stop)  # until Lightning has begun, and again at its end
     before_lightning.listen()
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import lightning
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_surgery_hub.encoding import EncodedImages
 from clip_surgery_hub.lightning.rows import COLUMNS, blank_picture, explained_rows
 from clip_surgery_hub.methods import get_method
-from clip_surgery_hub.model import CLIPSurgery, Redundant
+from clip_surgery_hub.model import CLIPSurgery, Redundant, check_redundant
 from clip_surgery_hub.pictures import normalised
 from clip_surgery_hub.question import Question
 from clip_surgery_hub.sources import PictureReading
@@ -109,7 +109,7 @@ class SurgeryPredictor(lightning.LightningModule):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Unit length tokens ``[B, 1+N, C]``, float32, of pixels ``[B, 3, H, W]`` uint8, on their device."""
-        return self.clip.encode_pixels(normalised(pixels, self.clip.normalisation))  # type: ignore[arg-type]
+        return self.clip.encode_pixels(normalised(pixels, self.clip.known_normalisation))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> list[dict[str, Any]]:
         """Explain a batch.
@@ -156,9 +156,7 @@ def _check(texts: Sequence[str], outputs: Sequence[str], redundant: str, labels:
     if unknown or not outputs:
         found = f"There is no output {unknown[0]!r}." if unknown else "No output was chosen."
         raise ValueError(f"{found} Choose from {', '.join(COLUMNS)}.")
-    if redundant not in get_args(Redundant):
-        known = ", ".join(map(repr, get_args(Redundant)))
-        raise ValueError(f"redundant must be one of {known}, got {redundant!r}.")
+    check_redundant(redundant)
     if labels < 1:
         raise ValueError(f"labels must be at least 1, got {labels}.")
 
@@ -175,14 +173,9 @@ def _loaded(model: str | CLIPSurgery, *, method: str | None, depth: int | None) 
 
 
 def _reading(clip: CLIPSurgery, *, size: int | None, max_side: int | None) -> PictureReading:
-    if clip.normalisation is None:
-        raise ValueError(
-            f"{clip.name} has no image processor file (preprocessor_config.json) that tells how pictures are "
-            "normalised; add it."
-        )
     return PictureReading(
         size=clip.tower.native_size if size is None else size,
         patch=clip.tower.patch_size,
         max_side=max_side,
-        resample=clip.normalisation.resample,
+        resample=clip.known_normalisation.resample,
     )

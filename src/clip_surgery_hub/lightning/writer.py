@@ -28,6 +28,7 @@ from clip_surgery_hub.runs import (
     pictures_schema,
     run_status,
 )
+from clip_surgery_hub.sources import Source
 
 __all__ = ["ShardWriter"]
 
@@ -78,9 +79,24 @@ class ShardWriter(BasePredictionWriter):
         self.folder: RunFolder | None = None
         self._sink: ShardSink | None = None
         self._progress: RankProgress | None = None
+        self._settings: dict[str, Any] | None = None
         self.stop = StopRequest()
         self._kinship = Kinship()
         self._looked = 0.0
+
+    def check(self, predictor: SurgeryPredictor, *, precision: str, data: str | None) -> None:
+        """Raise what :meth:`setup` would, before ranks are started that would each say the same.
+
+        Args:
+            predictor: see `run_settings`, as the others.
+            precision: of the Trainer.
+            data: what the pictures are.
+
+        Raises:
+            RunError: for a folder that cannot be used.
+        """
+        self._settings = run_settings(predictor, precision=precision, data=data)
+        RunFolder.check(self.out, self._settings, overwrite=self.overwrite)
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         """Open the run on rank 0, join it on the others; all of them fail if one does."""
@@ -92,10 +108,10 @@ class ShardWriter(BasePredictionWriter):
                 f"ShardWriter writes what a SurgeryPredictor predicts, not {type(pl_module).__name__}."
             )
         session, failure = "", None
-        source = getattr(_datamodule(trainer), "source", None)
         if trainer.is_global_zero:
             try:
-                settings = run_settings(
+                source = _source(trainer)
+                settings = self._settings or run_settings(
                     pl_module,
                     precision=str(trainer.precision),
                     data=None if source is None else source.description,
@@ -167,7 +183,8 @@ class ShardWriter(BasePredictionWriter):
         self.stop.deafen()
         if self.folder is not None:
             self.folder.close()
-        self.folder = self._sink = self._progress = None
+        # The settings too: the weights may be others when the Trainer predicts again.
+        self.folder = self._sink = self._progress = self._settings = None
 
     def _close(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Write what is open, and say that this rank will write no more."""
@@ -245,7 +262,7 @@ class ShardWriter(BasePredictionWriter):
                 width=module.clip.tower.embedding_width,
             )
             folder, rank = self._running, trainer.global_rank
-            source = getattr(_datamodule(trainer), "source", None)
+            source = _source(trainer)
             self._sink = folder.sink(rank, schema, shard_rows=self.shard_rows, seconds=self.seconds)
             self._progress = RankProgress(
                 folder.path, folder.session, rank, total=None if source is None else source.count()
@@ -253,8 +270,9 @@ class ShardWriter(BasePredictionWriter):
         return self._sink, self._progress
 
 
-def _datamodule(trainer: lightning.Trainer) -> lightning.LightningDataModule | None:
-    return getattr(trainer, "datamodule", None)
+def _source(trainer: lightning.Trainer) -> Source | None:
+    """Where the pictures come from, if a `PictureDataModule` gives them."""
+    return getattr(getattr(trainer, "datamodule", None), "source", None)
 
 
 def _tell_others(trainer: lightning.Trainer, number: int) -> None:

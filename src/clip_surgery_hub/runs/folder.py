@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from clip_surgery_hub.runs.lock import hold_rank, hold_run, is_held, read_holder
 from clip_surgery_hub.runs.manifest import Counts, ShardRecord, count_rows, read_manifests, writing
 from clip_surgery_hub.runs.record import RunRecord, differences, read_record, write_record
 from clip_surgery_hub.runs.shards import ShardSink
+from clip_surgery_hub.storage import try_to_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,7 +67,7 @@ class RunFolder:
             ValueError: for settings that JSON cannot hold.
         """
         path, new = Path(path), RunRecord.begin(settings)
-        _try_to_write(path)
+        _check_writable(path)
         if not path.exists():
             return
         if (path / RECORD).exists():
@@ -209,14 +209,11 @@ def _key_columns(path: Path, records: list[ShardRecord]) -> Iterator[pa.Array]:
             ) from error
 
 
-def _try_to_write(path: Path) -> None:
-    """Tried out rather than read from the permissions, which say nothing of read-only disks."""
+def _check_writable(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file where the folder of a run was expected. Choose another --out.")
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    trial = folder / f".part-{secrets.token_hex(6)}"
     try:
-        trial.mkdir()
-        trial.rmdir()
+        try_to_write(folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written to ({error.strerror}). Choose another --out.") from error

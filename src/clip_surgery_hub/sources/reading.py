@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_surgery_hub.pictures import PictureError, decode_picture, load_picture, picture_size
+from clip_surgery_hub.pictures import PictureError, decode_picture, load_picture, picture_size, resized
 
 __all__ = ["PictureReading"]
 
@@ -61,7 +59,4 @@ class PictureReading:
             raise PictureError(f"The picture cannot be read ({error!r}); replace it.") from error
         height, width = picture.height, picture.width
         size = picture_size(height, width, size=self.size, max_side=self.max_side, patch=self.patch)
-        if (height, width) != size:
-            picture = picture.resize(size[::-1], Image.Resampling(self.resample))
-        values = np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
-        return torch.from_numpy(values), (height, width)
+        return resized(picture, size, self.resample), (height, width)
