@@ -48,7 +48,7 @@ def walk(
         texts: the three things that it shows.
         words: every word that the checkpoint knows; the more a class set has, the better it tells them apart.
     """
-    first, second, third = texts
+    _, second, third = texts
     asked = [*texts, ABSENT]
     explanation = clip.explain(picture, asked, background=[word for word in words if word not in asked])
 
@@ -61,8 +61,8 @@ def walk(
     yield Step("mask", f"the mask of {second}: its points prompt SAM", one)
     many, found = cut_out(explanation, sam, [[text] for text in texts])
     yield Step("masks", "a mask of each text, the picture encoded once", many)
-    combined, _ = cut_out(explanation, sam, [[first, third]])
-    yield Step("combined", f'one mask of two texts, "{first}+{third}"', combined)
+    combined, _ = cut_out(explanation, sam, [[second, third]])
+    yield Step("combined", f'one mask of two texts, "{second}+{third}"', combined)
 
     segments = clip.explain(picture, texts, background=GROUNDS)
     (index_map,) = segments.segment()
