@@ -16,6 +16,7 @@ from clip_surgery_hub.methods import get_method
 from clip_surgery_hub.model import CLIPSurgery, Redundant, check_redundant
 from clip_surgery_hub.pictures import normalised
 from clip_surgery_hub.question import Question
+from clip_surgery_hub.runs import check_outputs
 from clip_surgery_hub.sources import PictureReading
 
 __all__ = ["DEFAULT_OUTPUTS", "SurgeryPredictor"]
@@ -152,10 +153,9 @@ def _float32(embeds: Tensor | None) -> Tensor | None:
 def _check(texts: Sequence[str], outputs: Sequence[str], redundant: str, labels: int) -> None:
     if not texts:
         raise ValueError("No text was given; say what to look for in texts.")
-    unknown = [name for name in outputs if name not in COLUMNS]
-    if unknown or not outputs:
-        found = f"There is no output {unknown[0]!r}." if unknown else "No output was chosen."
-        raise ValueError(f"{found} Choose from {', '.join(COLUMNS)}.")
+    if not outputs:
+        raise ValueError(f"No output was chosen. Choose from {', '.join(COLUMNS)}.")
+    check_outputs(outputs)
     check_redundant(redundant)
     if labels < 1:
         raise ValueError(f"labels must be at least 1, got {labels}.")

@@ -14,6 +14,7 @@ from clip_surgery_hub.runs.reading import run_dataset as run_dataset
 from clip_surgery_hub.runs.reading import verify_run as verify_run
 from clip_surgery_hub.runs.schema import OUTPUTS as OUTPUTS
 from clip_surgery_hub.runs.schema import SCHEMA_VERSION as SCHEMA_VERSION
+from clip_surgery_hub.runs.schema import check_outputs as check_outputs
 from clip_surgery_hub.runs.schema import errors_schema as errors_schema
 from clip_surgery_hub.runs.schema import pictures_schema as pictures_schema
 from clip_surgery_hub.runs.shards import ShardSink as ShardSink

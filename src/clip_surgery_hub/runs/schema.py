@@ -15,12 +15,23 @@ from clip_surgery_hub.runs.layout import FORMAT
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["OUTPUTS", "SCHEMA_VERSION", "errors_schema", "pictures_schema"]
+__all__ = ["OUTPUTS", "SCHEMA_VERSION", "check_outputs", "errors_schema", "pictures_schema"]
 
 SCHEMA_VERSION = 1
 
 OUTPUTS = ("scores", "presence", "points", "boxes", "labels", "segments", "maps", "embeddings")
 """The columns that can be chosen, in the order that they have in the table."""
+
+
+def check_outputs(outputs: Iterable[str]) -> None:
+    """Refuse a name that is none of :data:`OUTPUTS`.
+
+    Raises:
+        ValueError: for any other.
+    """
+    for name in outputs:
+        if name not in OUTPUTS:
+            raise ValueError(f"There is no output {name!r}. Choose from {', '.join(OUTPUTS)}.")
 
 
 def pictures_schema(
@@ -40,9 +51,7 @@ def pictures_schema(
     import pyarrow as pa
 
     chosen = list(outputs)
-    unknown = [name for name in chosen if name not in OUTPUTS]
-    if unknown:
-        raise ValueError(f"There is no output {unknown[0]!r}. Choose from {', '.join(OUTPUTS)}.")
+    check_outputs(chosen)
     if not texts:
         raise ValueError("A run needs texts, got none; give one or more.")
     number = len(texts)
