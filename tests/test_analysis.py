@@ -7,7 +7,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from clip_surgery_hub.analysis.redundancy_result import READINGS
 from clip_surgery_hub.pictures import Normalisation, load_picture, to_pixels
 from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 from clip_surgery_hub.towers.activations import recorded_blocks
+from clip_surgery_hub.towers.tower import Tower
 
 MEASURE = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 TEXTS = ["bench", "person", "ground", "sky"]
@@ -381,8 +382,10 @@ def test_a_model_that_passes_hooks_by_is_refused_and_left_as_it_was(
 
 
 def test_blocks_of_another_kind_are_refused(clip: CLIPSurgery) -> None:
-    clip.tower = replace(clip.tower, blocks=torch.nn.ModuleList([torch.nn.Identity()]))  # type: ignore[type-var]
-    with pytest.raises(TypeError, match=r"block 0 of CLIPVisionModel has no self_attn\.q_proj, .*mlp"):
+    """The towers of other families have no q_proj, k_proj and v_proj to look at."""
+    parts = {field.name: getattr(clip.tower, field.name) for field in fields(Tower)}
+    clip.tower = type("OtherTower", (Tower,), dict.fromkeys(Tower.__abstractmethods__))(**parts)
+    with pytest.raises(TypeError, match="CLIPVisionModel cannot be looked into: only towers built of CLIP's"):
         attend(clip)
 
 

@@ -29,25 +29,23 @@ def registry_as_it_was() -> Iterator[None]:
 
 
 def identity(value: Tensor) -> Tensor:
-    return value[:, :, 1:]
+    return value
 
 
 def query_query_attention(query: Tensor, value: Tensor, scale: float) -> Tensor:
-    return scaled_dot_product_attention(query[:, :, 1:], query, value, scale=scale)
+    return scaled_dot_product_attention(query, query, value, scale=scale)
 
 
 def correlative_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    return sum(
-        scaled_dot_product_attention(side[:, :, 1:], side, value, scale=scale) for side in (query, key)
-    )
+    return sum(scaled_dot_product_attention(side, side, value, scale=scale) for side in (query, key))
 
 
 def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[int, int]) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     places = torch.stack([rows.flatten(), columns.flatten()], dim=-1).float()
     nearness = torch.exp(-(torch.cdist(places, places) ** 2) / (2 * 5.0**2))
-    nearness = torch.nn.functional.pad(nearness, (1, 0))  # nothing is near CLS
-    return scaled_dot_product_attention(key[:, :, 1:], key, value, attn_mask=nearness, scale=scale)
+    nearness = torch.nn.functional.pad(nearness, (1, 0, 1, 0))  # nothing is near CLS
+    return scaled_dot_product_attention(key, key, value, attn_mask=nearness, scale=scale)
 
 
 def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tensor, scale: float) -> Tensor:
@@ -57,7 +55,7 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tenso
         unit = normalize(side, dim=-1)
         unit = normalize(torch.softmax(temperature * unit @ unit.mT, dim=-1) @ unit, dim=-1)
         mixed.append(torch.softmax(temperature * unit @ unit.mT, dim=-1) @ value)
-    return (sum(mixed) / 3)[:, :, 1:]
+    return sum(mixed) / 3
 
 
 OTHER_METHODS = {

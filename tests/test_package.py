@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
     "explanation_fields segmentation words",
-    "runs sources towers text windows checkpoint explanation cells outputs records",
+    "runs sources towers text windows checkpoints explanation cells outputs records",
     "transform encoding prompts sam_backends plot",
     "question sentence sam sam_checkpoint plot_tasks plot_sentence",
     "model",

@@ -18,7 +18,8 @@ from clip_surgery_hub.transform import apply_surgery, remove_surgery, surgery_st
 
 
 def needs_the_grid(value: Tensor, grid: tuple[int, int]) -> Tensor:
-    return value[:, :, 1:].unflatten(2, grid).flip(2).flatten(2, 3)
+    flipped = value[:, :, 1:].unflatten(2, grid).flip(2).flatten(2, 3)
+    return torch.cat([value[:, :, :1], flipped], dim=2)
 
 
 @pytest.fixture(params=["clip_surgery", "none", "needs_the_grid"])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from clip_surgery_hub.checkpoint import Checkpoint
+    from clip_surgery_hub.checkpoints import Checkpoint
     from clip_surgery_hub.model import CLIPSurgery
 
 
@@ -213,7 +213,7 @@ def create_model(
 
 def _untrained(name: str) -> Checkpoint:
     """The checkpoint with random weights: from the configuration in code, else from its files."""
-    from clip_surgery_hub.checkpoint import Checkpoint, load_checkpoint
+    from clip_surgery_hub.checkpoints import Checkpoint, load_checkpoint
 
     source = resolve(name)
     config = _ENTRIES[name].config if name in _ENTRIES else None

@@ -9,6 +9,9 @@ own tokens ``x`` (the original path, unchanged) the patch tokens ``y`` take a ne
     ``y <- y + MLP(LN2(y))`` only for a method with MLP.
 
 The new path never feeds back into the original one, so CLS and with it the image embedding stay CLIP's own.
+
+What stands before the patches is the tower's business: CLS in CLIP (tokens = 1 + N), CLS and registers in
+others, nothing in SigLIP. A method mixes all tokens, and the tower takes the patches out of the result.
 """
 
 import difflib
@@ -23,10 +26,10 @@ from torch.nn.functional import scaled_dot_product_attention
 #: What a mixing function may ask for, by the names of its parameters.
 ARGUMENTS: Mapping[str, str] = MappingProxyType(
     {
-        "query": "queries of the original path, [B, heads, 1+N, head_dim], CLS first",
-        "key": "keys of the original path, [B, heads, 1+N, head_dim]",
-        "value": "values of the original path, [B, heads, 1+N, head_dim]",
-        "normed": "LN1 of the block's input on the original path, [B, 1+N, C]",
+        "query": "queries of the original path, [B, heads, tokens, head_dim], the N patches last",
+        "key": "keys of the original path, [B, heads, tokens, head_dim]",
+        "value": "values of the original path, [B, heads, tokens, head_dim]",
+        "normed": "LN1 of the block's input on the original path, [B, tokens, width]",
         "scale": "the block's own attention scale, head_dim ** -0.5",
         "grid": "the patch grid (rows, columns), rows * columns == N",
     }
@@ -40,8 +43,9 @@ class Method:
     Attributes:
         name: what `apply_surgery(model, method=name)` is given.
         mix: a module-level function (so that operated models can be pickled) which mixes the tokens of a
-            block. Its parameters name what it needs out of `ARGUMENTS`; it returns the patch tokens
-            `[B, heads, N, head_dim]`, without CLS. None only for a method that operates on no block.
+            block. Its parameters name what it needs out of `ARGUMENTS`; it returns all tokens
+            `[B, heads, tokens, head_dim]`, of which the last N are read. None only for a method that operates
+            on no block.
         default_depth: how many of the last blocks are operated on; a tower with fewer has all of its blocks
             operated on. 0 leaves the tower as it is.
         residual: whether the new path adds to what it was, or starts afresh, so that only the last block
@@ -108,12 +112,12 @@ class Method:
 
 
 def value_value_attention(value: Tensor, scale: float) -> Tensor:
-    """Patches attend where the values agree: `softmax(scale V V') V`, `[B, heads, N, head_dim]`.
+    """Tokens attend where the values agree: `softmax(scale V V') V`, `[B, heads, tokens, head_dim]`.
 
     The architecture surgery of CLIP Surgery (arXiv 2304.05653, section 3.2): similar values, unlike similar
-    queries and keys, belong to the same thing in the picture. CLS takes part as key and value.
+    queries and keys, belong to the same thing in the picture. CLS takes part as a key and value.
     """
-    return scaled_dot_product_attention(value[:, :, 1:], value, value, scale=scale)
+    return scaled_dot_product_attention(value, value, value, scale=scale)
 
 
 _METHODS: dict[str, Method] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.checkpoint import load_checkpoint
+from clip_surgery_hub.checkpoints import load_checkpoint
 from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation

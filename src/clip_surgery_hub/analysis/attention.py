@@ -26,11 +26,12 @@ from clip_surgery_hub.settings import Settings
 from clip_surgery_hub.towers.activations import (
     Record,
     attention_weights,
+    clip_tower,
     direct_contribution,
     recorded_blocks,
     value_attended,
 )
-from clip_surgery_hub.towers.tower import Tower
+from clip_surgery_hub.towers.clip import ClipTower
 
 __all__ = ["attention_analysis", "attention_averages"]
 
@@ -93,10 +94,11 @@ def attention_analysis(
                 f"the patch in row {row}, column {column} lies off the mask: give a patch on the object, "
                 f"such as patch={best}."
             )
-    with recorded_blocks(clip.tower) as record:
+    tower = clip_tower(clip.tower)
+    with recorded_blocks(tower) as record:
         encoded = clip.encode(pictures[0], size=size, max_side=max_side)
-    attention = _attention(clip.tower, record, torch.tensor([1 + row * grid[1] + column]))
-    to_cls, to_final = _cosines(clip.tower, record)
+    attention = _attention(tower, record, torch.tensor([1 + row * grid[1] + column]))
+    to_cls, to_final = _cosines(tower, record)
     return AttentionAnalysis(
         picture=encoded.pictures[0],
         patch=(row, column),
@@ -152,17 +154,18 @@ def attention_averages(
     counted = [number for number, coverages in enumerate(covered) if coverages]
     if not counted:
         raise ValueError(f"no object covers {least_coverage:.0%} of any patch: lower least_coverage.")
+    tower = clip_tower(clip.tower)
     parts = []
     for number in counted:
-        with recorded_blocks(clip.tower) as record:
+        with recorded_blocks(tower) as record:
             encoded = clip.encode(pictures[number], size=size, max_side=max_side)
         own = torch.stack(covered[number])
-        parts.append(_averages_of_one(clip.tower, record, own, least_coverage, encoded.settings))
+        parts.append(_averages_of_one(tower, record, own, least_coverage, encoded.settings))
     return _joined_averages(parts)
 
 
 @torch.no_grad()
-def _attention(tower: Tower, record: Record, tokens: Tensor) -> dict[Kind, Tensor]:
+def _attention(tower: ClipTower, record: Record, tokens: Tensor) -> dict[Kind, Tensor]:
     """How some tokens of a picture attend to all, by kind ``[L, heads, P, 1+N]``."""
     every = range(len(tower.blocks))
     return {
@@ -172,7 +175,7 @@ def _attention(tower: Tower, record: Record, tokens: Tensor) -> dict[Kind, Tenso
 
 
 @torch.no_grad()
-def _cosines(tower: Tower, record: Record) -> tuple[dict[Part, Tensor], dict[Part, Tensor]]:
+def _cosines(tower: ClipTower, record: Record) -> tuple[dict[Part, Tensor], dict[Part, Tensor]]:
     """Cosines of what each part adds to the patches, to CLS and to the patch in the end, ``[L, N]`` each."""
     final = unit_length(tower.embed(record.final[0])[0].float())  # [1+N, C]
     to_cls: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
@@ -194,7 +197,7 @@ def _cosines(tower: Tower, record: Record) -> tuple[dict[Part, Tensor], dict[Par
 
 
 def _averages_of_one(
-    tower: Tower, record: Record, coverages: Tensor, least_coverage: float, settings: Settings
+    tower: ClipTower, record: Record, coverages: Tensor, least_coverage: float, settings: Settings
 ) -> AttentionAverages:
     """The averages of one picture, whose K objects cover the patches by ``[K, N]``."""
     shares: dict[Kind, list[Tensor]] = {kind: [] for kind in KINDS}

@@ -17,7 +17,7 @@ from clip_surgery_hub.encoding import EncodedImages
 from clip_surgery_hub.functional import feature_surgery, unit_length
 from clip_surgery_hub.model import CLIPSurgery, Texts
 from clip_surgery_hub.pictures import load_pictures
-from clip_surgery_hub.towers.activations import recorded_output
+from clip_surgery_hub.towers.activations import clip_tower, recorded_output
 
 __all__ = ["redundancy_analysis"]
 
@@ -123,12 +123,13 @@ def _encoded_twice(
     clip: CLIPSurgery, pictures: Sequence[Image.Image], *, size: int | None, max_side: int | None
 ) -> tuple[EncodedImages, list[Tensor]]:
     """Pictures encoded as the method reads them, and the original path's tokens ``[1+N, C]`` of each."""
+    tower = clip_tower(clip.tower)
     each, original = [], []
     for picture in pictures:
-        with recorded_output(clip.tower) as record:
+        with recorded_output(tower) as record:
             each.append(clip.encode(picture, size=size, max_side=max_side))
         with torch.no_grad():
-            original.append(unit_length(clip.tower.embed(record.final[0])[0].float()).cpu())
+            original.append(unit_length(tower.embed(record.final[0])[0].float()).cpu())
     together = EncodedImages(
         pictures=tuple(one.pictures[0] for one in each),
         tokens=tuple(one.tokens[0] for one in each),

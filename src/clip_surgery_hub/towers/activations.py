@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.methods import value_value_attention
+from clip_surgery_hub.towers.clip import ClipTower
 from clip_surgery_hub.towers.tower import Tower
 from clip_surgery_hub.towers.two_paths import split_heads
-
-_PARTS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "mlp")
 
 
 @dataclass
@@ -37,8 +36,21 @@ class Record:
     final: list[Tensor] = field(default_factory=list)
 
 
+def clip_tower(tower: Tower) -> ClipTower:
+    """`tower`, when it is built of CLIP's blocks as transformers writes them.
+
+    Raises:
+        TypeError: when it is not.
+    """
+    if not isinstance(tower, ClipTower):
+        raise TypeError(
+            f"{tower.name} cannot be looked into: only towers built of CLIP's blocks in transformers can"
+        )
+    return tower
+
+
 @contextmanager
-def recorded_output(tower: Tower) -> Iterator[Record]:
+def recorded_output(tower: ClipTower) -> Iterator[Record]:
     """A context in which one call of `tower` is heard; its record holds `final` of the original path only.
 
     Raises:
@@ -56,14 +68,12 @@ def recorded_output(tower: Tower) -> Iterator[Record]:
 
 
 @contextmanager
-def recorded_blocks(tower: Tower) -> Iterator[Record]:
+def recorded_blocks(tower: ClipTower) -> Iterator[Record]:
     """A context in which one call of `tower` is heard; its record is complete, whatever the method.
 
     Raises:
-        TypeError: when the blocks are not built like CLIP's.
         RuntimeError: on exit, when not exactly one call was heard.
     """
-    _check_blocks(tower)
     with recorded_output(tower) as record, ExitStack() as hooks:
         for block in tower.blocks:
             _listen(block.get_submodule("self_attn"), _hear_attention(record), hooks)
@@ -72,7 +82,7 @@ def recorded_blocks(tower: Tower) -> Iterator[Record]:
 
 
 def attention_weights(
-    tower: Tower, record: Record, index: int, compared: tuple[str, str], tokens: Tensor
+    tower: ClipTower, record: Record, index: int, compared: tuple[str, str], tokens: Tensor
 ) -> Tensor:
     """How some tokens attend to all tokens in a block: `softmax_m(scale * a_n . b_m)` per head.
 
@@ -93,7 +103,7 @@ def attention_weights(
     return weights.cpu()
 
 
-def value_attended(tower: Tower, record: Record, index: int) -> Tensor:
+def value_attended(tower: ClipTower, record: Record, index: int) -> Tensor:
     """What value-value attention would add to the patches in a block, `W_o softmax(scale VV') V + b_o`.
 
     Args:
@@ -107,7 +117,7 @@ def value_attended(tower: Tower, record: Record, index: int) -> Tensor:
     attention: Any = tower.blocks[index].get_submodule("self_attn")
     value = projected_heads(attention, record.normed[index], "value")
     mixed = value_value_attention(value, attention.scale)
-    update: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    update: Tensor = attention.out_proj(mixed[:, :, 1:].transpose(1, 2).flatten(2))
     return update
 
 
@@ -116,7 +126,7 @@ def projected_heads(attention: Any, normed: Tensor, name: str) -> Tensor:
     return split_heads(attention, getattr(attention, f"{name[0]}_proj")(normed))
 
 
-def direct_contribution(tower: Tower, update: Tensor) -> Tensor:
+def direct_contribution(tower: ClipTower, update: Tensor) -> Tensor:
     """What an update of the tokens contributes to their embeddings, up to a positive factor per token.
 
     The embedding before it is brought to unit length is `P LN(x)`. With the length that LN divides by held
@@ -165,14 +175,3 @@ def _listen(module: nn.Module, hook: Callable[..., None], hooks: ExitStack) -> N
             hook(kwargs, args, output)
 
     hooks.callback(module.register_forward_hook(heard, with_kwargs=True).remove)
-
-
-def _check_blocks(tower: Tower) -> None:
-    for number, block in enumerate(tower.blocks):
-        names = {name for name, _ in block.named_modules()}
-        missing = [part for part in _PARTS if part not in names]
-        if missing:
-            raise TypeError(
-                f"block {number} of {tower.name} has no {', '.join(missing)}: only towers built of CLIP's "
-                "blocks can be looked into"
-            )

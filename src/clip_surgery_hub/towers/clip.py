@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import import_module
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, cat, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize
 
 from clip_surgery_hub.towers.clip_families import FAMILIES, IN_WORDS, REFUSED, SUPPORTED, Family
 from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
@@ -20,8 +20,16 @@ _SUFFIX = "WithSurgery"
 
 @dataclass(frozen=True, eq=False)
 class ClipTower(Tower):
-    """A vision tower of one of the `FAMILIES`."""
+    """A vision tower of one of the `FAMILIES`.
 
+    Attributes:
+        post_norm: the norm between the last block and the projection.
+        projection: the linear map into the space shared with the texts, or None where the model has none.
+        family: its classes.
+    """
+
+    post_norm: nn.Module
+    projection: nn.Module | None
     family: Family
 
     def operate(self, operation: Operation, rollback: ExitStack) -> None:
@@ -67,8 +75,34 @@ class ClipTower(Tower):
                 del self.vision._forward_pre_hooks_with_kwargs[key]
         del self.encoder.surgery
 
+    @property
+    def embedding_width(self) -> int:
+        """C, the length of an embedding in the space shared with the texts."""
+        weight = cast(Tensor, (self.projection or self.post_norm).weight)
+        return int(weight.shape[0])
+
+    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+        """Projected tokens `[B, 1+N, C]`, CLS first; see `Tower.tokens`."""
+        return self.project(self.last_hidden_state(pixel_values, interpolation))
+
+    def embed(self, last_hidden_state: Tensor) -> Tensor:
+        """Tokens in the space shared with the texts, of unit length: `project` and division by the length.
+
+        Args:
+            last_hidden_state: `[B, 1+N, width]`, as the tower gives it.
+
+        Returns:
+            `[B, 1+N, C]`, CLS first; CLS is the model's own unit image embedding.
+        """
+        return normalize(self.project(last_hidden_state), dim=-1)
+
+    def project(self, last_hidden_state: Tensor) -> Tensor:
+        """Post-layernorm and visual projection (where the model has one), on CLS and patches alike."""
+        tokens: Tensor = self.post_norm(last_hidden_state)
+        return tokens if self.projection is None else cast(Tensor, self.projection(tokens))
+
     def last_hidden_state(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Tokens `[B, 1+N, width]` before the post-layernorm; see `Tower.last_hidden_state`."""
+        """Tokens `[B, 1+N, width]` of pixels `[B, 3, H, W]` before the post-layernorm, CLS first."""
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         embeddings: Any = self.vision.embeddings
         positions = embeddings.position_embedding.weight

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -30,8 +30,6 @@ class Tower(ABC):
         vision: the module that turns pixels into tokens.
         encoder: the module inside `vision` that runs the blocks.
         blocks: the blocks, first to last.
-        post_norm: the norm between the last block and the projection.
-        projection: the linear map into the space shared with the texts, or None where the model has none.
         patch_size: side of a patch, in pixels.
         native_size: side of the pictures the tower was trained on, in pixels.
     """
@@ -40,8 +38,6 @@ class Tower(ABC):
     vision: nn.Module
     encoder: nn.Module
     blocks: nn.ModuleList
-    post_norm: nn.Module
-    projection: nn.Module | None
     patch_size: int
     native_size: int
 
@@ -60,11 +56,17 @@ class Tower(ABC):
         """Take every change of `operate` back."""
 
     @abstractmethod
-    def last_hidden_state(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Tokens `[B, 1+N, width]` of pixels `[B, 3, H, W]` before the post-layernorm, CLS first.
+    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+        """Tokens `[B, 1+N, C]` of pixels `[B, 3, H, W]` in the space shared with the texts, of any length.
 
-        Position embeddings are resized as told where the patch grid is not the native one.
+        The image-level embedding comes first, then the patches in reading order. Position embeddings are
+        resized as told where the patch grid is not the native one.
         """
+
+    @property
+    @abstractmethod
+    def embedding_width(self) -> int:
+        """C, the length of an embedding in the space shared with the texts."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """The patch grid (rows, columns) of a picture of `height` x `width` pixels; a rest is cut off.
@@ -79,31 +81,8 @@ class Tower(ABC):
             )
         return height // self.patch_size, width // self.patch_size
 
-    @property
-    def embedding_width(self) -> int:
-        """C, the length of an embedding in the space shared with the texts."""
-        weight = cast(Tensor, (self.projection or self.post_norm).weight)
-        return int(weight.shape[0])
-
-    def embed(self, last_hidden_state: Tensor) -> Tensor:
-        """Tokens in the space shared with the texts, of unit length.
-
-        Post-layernorm, visual projection (where the model has one) and division by the length, on CLS and
-        patches alike.
-
-        Args:
-            last_hidden_state: `[B, 1+N, width]`, as the tower gives it.
-
-        Returns:
-            `[B, 1+N, C]`, CLS first; CLS is the model's own unit image embedding.
-        """
-        tokens: Tensor = self.post_norm(last_hidden_state)
-        if self.projection is not None:
-            tokens = self.projection(tokens)
-        return normalize(tokens, dim=-1)
-
     def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
-        """Pixels to unit tokens: `embed` of the tower's last hidden state.
+        """Pixels to tokens of unit length, which cosine similarity compares with texts.
 
         Args:
             pixel_values: normalised pixels `[B, 3, H, W]`, any size that holds a patch.
@@ -111,7 +90,7 @@ class Tower(ABC):
                 "bilinear" as published with CLIP Surgery, "bicubic" as transformers does. No weight changes.
 
         Returns:
-            `[B, 1+N, C]` with N = rows * columns of `grid(H, W)`, CLS first.
+            `[B, 1+N, C]` with N = rows * columns of `grid(H, W)`, the image-level embedding (CLS) first.
 
         Raises:
             ValueError: when the picture holds no patch, or `interpolation` is neither of the two.
@@ -120,4 +99,4 @@ class Tower(ABC):
             raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")
         height, width = pixel_values.shape[-2:]
         self.grid(height, width)
-        return self.embed(self.last_hidden_state(pixel_values, interpolation))
+        return normalize(self.tokens(pixel_values, interpolation), dim=-1)

@@ -194,7 +194,7 @@ def patch_update(
     offered = {**heads, "normed": normed, "scale": attention.scale, "grid": grid}
     assert method.mix is not None  # a method without mix operates on no block
     mixed = method.mix(**{name: offered[name] for name in method.arguments})
-    update: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    update: Tensor = attention.out_proj(mixed[:, :, 1:].transpose(1, 2).flatten(2))
     return update
 
 

@@ -1,0 +1,60 @@
+"""The files of a checkpoint, in a folder or on the hub, and those of them that the cache holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def find_file(source: str, name: str, revision: str | None) -> Path | None:
+    """A file of the checkpoint, or None where there is none (or none in the cache, without a network)."""
+    if Path(source).is_dir():
+        return path if (path := Path(source) / name).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, name, revision=revision))
+    except EntryNotFoundError:
+        return None
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def reachable(source: str, revision: str | None) -> str:
+    """`source`, or the folder in the cache that stands for a hub id when the hub does not answer.
+
+    Raises:
+        OSError: for a hub id that is not in the cache, without an answer of the hub.
+    """
+    if Path(source).is_dir() or _answers(source, revision):
+        return source
+    return _folder_in_cache(source, revision)
+
+
+def _answers(source: str, revision: str | None) -> bool:
+    """Whether the hub can be asked; else its client would knock for every file, half a minute at each."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(source, "config.json", revision=revision))
+    except HfHubHTTPError:  # an answer, if a refusal: transformers tells what it means
+        return True
+    except Exception:  # of whichever network library the client uses, or of its offline mode
+        return False
+    return True
+
+
+def _folder_in_cache(source: str, revision: str | None) -> str:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return str(snapshot_download(source, revision=revision, local_files_only=True))
+    except OSError as error:
+        raise OSError(
+            f"the model {source} cannot be loaded: it is not in the cache and the hub cannot be reached; "
+            "check the name and the network, or give a folder; list_models() tells what can be named."
+        ) from error
