@@ -3,19 +3,30 @@
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import import_module
 from math import isqrt
 from typing import Any, cast
 
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate, normalize
 
+from clip_surgery_hub.towers.class_change import (
+    SUFFIX,
+    change_classes,
+    make_surgery_class,
+    refuse_replaced_forward,
+    restore_classes,
+)
 from clip_surgery_hub.towers.clip_families import FAMILIES, IN_WORDS, REFUSED, SUPPORTED, Family
 from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+from clip_surgery_hub.towers.zoo import (
+    holders,
+    modeling,
+    refuse_replaced_parts,
+    refuse_unknown_holders,
+    zoo_class,
+)
 
 __all__ = ["IN_WORDS", "ClipTower", "find_towers", "refusal"]
-
-_SUFFIX = "WithSurgery"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,16 +56,14 @@ class ClipTower(Tower):
         attentions: list[Any] = [
             block.self_attn for block in self.blocks[len(self.blocks) - operation.depth :]
         ]
-        _refuse_replaced_forward(self.encoder, *attentions)
-        classes = {name: surgery_class(name) for name in (self.family.attention, self.family.encoder)}
+        refuse_replaced_forward(self.encoder, *attentions)
+        attention, encoder = map(surgery_class, (self.family.attention, self.family.encoder))
         if _wants_grid(operation):
             handle = self.vision.register_forward_pre_hook(add_patch_grid, with_kwargs=True)
             rollback.callback(handle.remove)
         rollback.callback(vars(self.encoder).pop, "surgery", None)
         vars(self.encoder)["surgery"] = operation
-        for module in (*attentions, self.encoder):
-            rollback.callback(setattr, module, "__class__", type(module))
-            module.__class__ = classes[type(module).__name__]
+        change_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
 
     def restore(self) -> None:
         """Give the encoder and the operated attention modules their classes back.
@@ -64,11 +73,7 @@ class ClipTower(Tower):
         """
         from clip_surgery_hub.towers.two_paths import add_patch_grid
 
-        parts: list[Any] = [self.encoder, *(block.self_attn for block in self.blocks)]
-        operated = [module for module in parts if "plain" in vars(type(module))]
-        _refuse_replaced_forward(*operated)
-        for module in operated:
-            module.__class__ = vars(type(module))["plain"]
+        restore_classes([self.encoder, *(cast(Any, block).self_attn for block in self.blocks)])
         for key, hook in list(self.vision._forward_pre_hooks.items()):
             if hook is add_patch_grid:
                 del self.vision._forward_pre_hooks[key]
@@ -132,63 +137,49 @@ def find_towers(model: nn.Module) -> dict[str, Tower]:
         path: _tower(model, path, module, family)
         for path, module in model.named_modules()
         for family in FAMILIES
-        if _transformers_class(module) == family.vision
+        if zoo_class(module) == family.vision
     }
 
 
 def refusal(module: nn.Module) -> str | None:
     """Why `module` cannot be operated on, when it is one of the models refused by name."""
-    name = _transformers_class(module)
+    name = zoo_class(module)
     return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
 
 
 def surgery_class(name: str) -> type[nn.Module]:
     """The subclass, with surgery, of the encoder or attention class `name` of a family."""
-    found: type[nn.Module] = getattr(sys.modules[__name__], name + _SUFFIX)
+    found: type[nn.Module] = getattr(sys.modules[__name__], name + SUFFIX)
     return found
 
 
 def __getattr__(name: str) -> Any:
     """Make `<class>WithSurgery` the first time it is asked for; pickle finds the classes here, too."""
     for family in FAMILIES:
-        if name in (family.encoder + _SUFFIX, family.attention + _SUFFIX):
-            return globals().setdefault(name, _make_surgery_class(family, name.removesuffix(_SUFFIX)))
+        if name in (family.encoder + SUFFIX, family.attention + SUFFIX):
+            return globals().setdefault(name, _make_class(family, name.removesuffix(SUFFIX)))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _make_surgery_class(family: Family, name: str) -> type[nn.Module]:
+def _make_class(family: Family, name: str) -> type[nn.Module]:
     from clip_surgery_hub.towers.two_paths import AttentionWithSurgery, EncoderWithSurgery
 
-    plain = getattr(_modeling(family), name)
-    before = EncoderWithSurgery if name == family.encoder else AttentionWithSurgery
-    body = {
-        "__module__": __name__,
-        "__doc__": f"{name} of transformers under surgery.",
-        "plain": plain,
-        "eager_attention_forward": staticmethod(_modeling(family).eager_attention_forward),
-    }
-    return type(name + _SUFFIX, (before, plain), body)
+    return make_surgery_class(
+        EncoderWithSurgery if name == family.encoder else AttentionWithSurgery,
+        getattr(modeling(family.package), name),
+        __name__,
+        eager_attention_forward=staticmethod(modeling(family.package).eager_attention_forward),
+    )
 
 
 def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTower:
-    parts = dict(vision.named_modules())
+    zoo = modeling(family.package)
     attentions = [f"encoder.layers.{index}.self_attn" for index in range(len(vision.encoder.layers))]
-    for part, expected in ({"encoder": family.encoder} | dict.fromkeys(attentions, family.attention)).items():
-        found = type(parts.get(part))
-        if vars(found).get("plain", found) is not getattr(_modeling(family), expected):
-            raise TypeError(
-                f"the {part} of {family.vision} is a {found.__name__}, but surgery is known to work on "
-                f"{expected} of transformers only: apply it before that part is replaced"
-            )
-    holders = _holders(model, path)
-    for holder in holders:
-        name = _transformers_class(holder)
-        if name is not None and name not in SUPPORTED and not name.endswith("PreTrainedModel"):
-            raise TypeError(
-                f"{name} holds a {family.vision}, but it is not known to read only what surgery leaves as it "
-                f"was: to operate on the tower all the same, pass it by itself, model.{path}"
-            )
-    projections = [getattr(holder, "visual_projection", None) for holder in holders]
+    classes = {"encoder": getattr(zoo, family.encoder)}
+    classes |= dict.fromkeys(attentions, getattr(zoo, family.attention))
+    refuse_replaced_parts(vision, family.vision, classes)
+    refuse_unknown_holders(model, path, family.vision, SUPPORTED)
+    projections = [getattr(holder, "visual_projection", None) for holder in holders(model, path)]
     return ClipTower(
         name=family.vision,
         vision=vision,
@@ -200,35 +191,6 @@ def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTowe
         native_size=vision.config.image_size,
         family=family,
     )
-
-
-def _modeling(family: Family) -> Any:
-    return import_module(f"transformers.models.{family.package}.modeling_{family.package}")
-
-
-def _refuse_replaced_forward(*modules: nn.Module) -> None:
-    """The class decides what a module's forward does, unless the instance has one of its own."""
-    for module in modules:
-        if "forward" in vars(module):
-            raise RuntimeError(
-                f"the forward of a {type(module).__name__} was replaced on the module itself, as accelerate "
-                "does for device_map and offloading, so that surgery cannot be put in or taken out: do so "
-                "while it is not (accelerate.hooks.remove_hook_from_submodules), and dispatch afterwards"
-            )
-
-
-def _holders(model: nn.Module, path: str) -> list[nn.Module]:
-    """The modules around the one at `path`, the nearest first, `model` itself last."""
-    parts = path.split(".") if path else []
-    return [model.get_submodule(".".join(parts[:depth])) for depth in reversed(range(len(parts)))]
-
-
-def _transformers_class(module: nn.Module) -> str | None:
-    """The name of the class of transformers' model zoo that `module` is or descends from, or None."""
-    zoo = (
-        base.__name__ for base in type(module).__mro__ if base.__module__.startswith("transformers.models.")
-    )
-    return next(zoo, None)
 
 
 def _pre_norm(vision: Any) -> nn.Module:
