@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.checkpoints import load_checkpoint
+from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS
 from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation
@@ -44,6 +46,7 @@ class CLIPSurgery:
         normalisation: what the checkpoint's image processor does to pictures, or None: then only pixel values
             can be encoded.
         known_words: the words a small model was trained on, for a warning about others; None: no warning.
+        companions: small files of the checkpoint, by name, that are saved with it as they are.
         method: how the vision tower is read, see `clip_surgery_hub.methods.METHODS`; "none" is raw CLIP.
         depth: how many of the last blocks are operated on; None: the method's own depth.
         device: None: a GPU of NVIDIA's kind where there is one, else the CPU.
@@ -64,12 +67,13 @@ class CLIPSurgery:
         tokenizer: Any = None,
         normalisation: Normalisation | None = None,
         known_words: frozenset[str] | None = None,
+        companions: Mapping[str, bytes] = MappingProxyType({}),
         method: str = "clip_surgery",
         depth: int | None = None,
         device: str | torch.device | None = None,
         interpolation: str = "bilinear",
     ) -> None:
-        if interpolation not in ("bilinear", "bicubic"):
+        if interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
         self.model = apply_surgery(model, method, depth).eval()
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -78,6 +82,7 @@ class CLIPSurgery:
         self.tokenizer = tokenizer
         self.normalisation = normalisation
         self.known_words = known_words
+        self.companions = dict(companions)
         self.interpolation = cast(Literal["bilinear", "bicubic"], interpolation)
         self.cache = EmbeddingCache()
         self._warned_words: set[str] = set()
@@ -87,11 +92,11 @@ class CLIPSurgery:
         cls,
         name_or_path: str,
         *,
-        method: str = "clip_surgery",
+        method: str | None = None,
         depth: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        interpolation: str = "bilinear",
+        interpolation: str | None = None,
         revision: str | None = None,
     ) -> CLIPSurgery:
         """Load a checkpoint; files in the cache need no network.
@@ -99,11 +104,12 @@ class CLIPSurgery:
         Args:
             name_or_path: a registered name (`list_models`), a folder as ``save_pretrained`` writes it, or a
                 hub id ``owner/name``. Tokenizer and image processor files may be missing.
-            method: see the class.
-            depth: see the class.
+            method: see the class; None: as the checkpoint was saved (:meth:`save_pretrained`), else
+                "clip_surgery".
+            depth: see the class; None: as the checkpoint was saved with this method, else the method's own.
             device: see the class.
             dtype: of the weights; results are float32 in any case.
-            interpolation: see the class.
+            interpolation: see the class; None: as the checkpoint was saved, else "bilinear".
             revision: branch, tag or commit of a hub id.
 
         Raises:
@@ -112,16 +118,18 @@ class CLIPSurgery:
             TypeError: the model has no vision tower that is supported.
         """
         checkpoint = load_checkpoint(resolve(str(name_or_path)), dtype=dtype, revision=revision)
+        surgery = checkpoint.surgery.but(method=method, depth=depth, interpolation=interpolation)
         return cls(
             checkpoint.model,
             name=str(name_or_path),
             tokenizer=checkpoint.tokenizer,
             normalisation=checkpoint.normalisation,
             known_words=checkpoint.known_words,
-            method=method,
-            depth=depth,
+            companions=checkpoint.companions,
+            method=surgery.method,
+            depth=surgery.depth,
             device=device,
-            interpolation=interpolation,
+            interpolation=surgery.interpolation,
         )
 
     def explain(

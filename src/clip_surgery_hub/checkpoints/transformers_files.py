@@ -11,6 +11,7 @@ from torch import nn
 
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
 from clip_surgery_hub.checkpoints.files import find_file, one_line
+from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE, SavedSurgery, read_saved_surgery
 from clip_surgery_hub.known_words import read_known_words
 from clip_surgery_hub.pictures import Normalisation
 
@@ -27,7 +28,7 @@ _WORDS_FILE = "concepts.json"
 
 
 def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint:
-    """Load model, tokenizer, normalisation and known words; see `load_checkpoint`.
+    """Load all that there is of a `Checkpoint`; see `load_checkpoint`.
 
     Raises:
         OSError: where there is no checkpoint, or it cannot be reached.
@@ -37,10 +38,19 @@ def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint
     tokenizer = normalisation = None
     if any(find_file(source, name, revision) for name in _TOKENIZER_FILES):
         tokenizer = _load_tokenizer(source, revision)
-    if any(find_file(source, name, revision) for name in _IMAGE_PROCESSOR_FILES):
+    names = (*_IMAGE_PROCESSOR_FILES, _WORDS_FILE)
+    companions = {name: path for name in names if (path := find_file(source, name, revision))}
+    if any(name in companions for name in _IMAGE_PROCESSOR_FILES):
         normalisation = _load_normalisation(source, revision)
-    words = find_file(source, _WORDS_FILE, revision)
-    return Checkpoint(model, tokenizer, normalisation, None if words is None else read_known_words(words))
+    surgery = find_file(source, SURGERY_FILE, revision)
+    return Checkpoint(
+        model,
+        tokenizer,
+        normalisation,
+        known_words=read_known_words(companions[_WORDS_FILE]) if _WORDS_FILE in companions else None,
+        surgery=SavedSurgery() if surgery is None else read_saved_surgery(surgery),
+        companions={name: path.read_bytes() for name, path in companions.items()},
+    )
 
 
 def _load_model(source: str, dtype: torch.dtype, revision: str | None) -> nn.Module:
