@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import clip_families
@@ -191,25 +192,30 @@ class TestEveryFamily:
         self, model: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The n-th change of a class fails, for every n: those before it are taken back."""
-        plain_setattr = nn.Module.__setattr__
-        before, failing, assigned = state_of(model), 0, [0]
+        plain_setattr, before = nn.Module.__setattr__, state_of(model)
 
-        def refuse(self: nn.Module, name: str, value: Any) -> None:
-            if name == "__class__" and value.__name__.endswith("WithSurgery"):
-                assigned[0] += 1
-                if assigned[0] == failing:
-                    raise MemoryError("no room for another class")
-            plain_setattr(self, name, value)
+        def fail_at(number: int) -> None:
+            changes: list[type] = []
 
-        monkeypatch.setattr(nn.Module, "__setattr__", refuse)
-        apply_surgery(model)
-        changes = assigned[0]
-        remove_surgery(model)
-        for failing in range(1, changes + 1):
-            assigned[0] = 0
-            with pytest.raises(MemoryError):
+            def refuse(self: nn.Module, name: str, value: Any) -> None:
+                if name == "__class__" and value.__name__.endswith("WithSurgery"):
+                    changes.append(value)
+                    if len(changes) == number:
+                        raise MemoryError("no room for another class")
+                plain_setattr(self, name, value)
+
+            monkeypatch.setattr(nn.Module, "__setattr__", refuse)
+
+        for number in count(1):
+            fail_at(number)
+            try:
                 apply_surgery(model)
-            assert state_of(model) == before
+            except MemoryError:
+                assert state_of(model) == before
+            else:
+                break
+        remove_surgery(model)
+        assert state_of(model) == before
         assert surgery_state(model) is None
 
     def test_refusals_leave_the_model_as_it_is(self, model: Any) -> None:
@@ -227,7 +233,7 @@ class TestEveryFamily:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_gradients_flow_to_pixels_and_weights(self, case: Case, model: Any, method: str) -> None:
-        """From either path to every pixel of a patch, and to each weight that the plain tower has them for."""
+        """From either path to the pixels, and to each weight that the plain tower has them for."""
 
         def gradients(chosen: slice) -> tuple[Tensor, set[str]]:
             model.zero_grad(set_to_none=True)
