@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
@@ -23,6 +24,7 @@ from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
 from clip_surgery_hub.question import Question
 from clip_surgery_hub.sentence import SentenceExplanation, explain_sentence, read_caption
 from clip_surgery_hub.settings import Settings
+from clip_surgery_hub.sharing import push, save
 from clip_surgery_hub.text import check_texts, embed_texts, reference_words
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import apply_surgery
@@ -130,6 +132,72 @@ class CLIPSurgery:
             depth=surgery.depth,
             device=device,
             interpolation=surgery.interpolation,
+        )
+
+    def save_pretrained(
+        self, folder: str | Path, *, base_model: str | None = None, license: str | None = None
+    ) -> None:
+        """Write the model and its surgery into a folder: whole, or not at all.
+
+        :meth:`from_pretrained` reads it as this model does, and plain `transformers` as a plain CLIP. Weights
+        keep their dtype, the image processor's file and ``concepts.json`` are those of the checkpoint.
+
+        Args:
+            folder: new, empty, or with nothing in it but an earlier saved model, which is replaced; its
+                ``README.md`` is kept.
+            base_model: for the ``README.md``: hub id of the checkpoint it comes from; None: where this model
+                was loaded from, if from the hub.
+            license: for the ``README.md``: of the weights, as the hub spells it ("mit").
+
+        Raises:
+            FileExistsError: the folder holds something else.
+            OSError: it cannot be written.
+            TypeError: the model or its tokenizer is not one of `transformers`.
+            ValueError: the model has adapters of `peft` in it.
+        """
+        save(self, folder, base_model=base_model, license=license)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a CLIP and its surgery",
+        base_model: str | None = None,
+        license: str | None = None,
+    ) -> str:
+        """Write what :meth:`save_pretrained` writes into a repository of the Hugging Face Hub, in one commit.
+
+        What an earlier model has there and this one has not, other weights or a tokenizer, the same commit
+        deletes. Everything else stays, ``README.md`` before all.
+
+        Args:
+            repo_id: ``owner/name``; created where there is none.
+            revision: branch to push to, created where there is none; None: the main one.
+            private: whether a repository that is created is private; None: as the owner's default is.
+            token: None: the one of ``hf auth login``, or of the environment.
+            commit_message: one line.
+            base_model: see :meth:`save_pretrained`.
+            license: see :meth:`save_pretrained`.
+
+        Returns:
+            The commit, to be given as ``revision`` where exactly this model is wanted.
+
+        Raises:
+            OSError: the hub cannot be reached, or refuses.
+            TypeError, ValueError: see :meth:`save_pretrained`; or a ``repo_id`` of another form.
+        """
+        return push(
+            self,
+            repo_id,
+            revision=revision,
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            base_model=base_model,
+            license=license,
         )
 
     def explain(
