@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from clip_surgery_hub.explanation import Explanation, Points
 from clip_surgery_hub.sam_backends import Sam, check_sam, encode_picture
 
-__all__ = ["Choice", "MaskResult", "mask_agreement", "masks"]
+__all__ = ["Choice", "MaskResult", "mask_agreement", "masks", "masks_at"]
 
 Choice = Literal["score", "agreement"]
 
@@ -98,7 +98,8 @@ def masks(
         heat = None
         if choose == "agreement":
             heat = explanation[number].heatmaps()[0] if heatmaps is None else heatmaps[number]
-        found.append(_masks_of(picture, prompts, sam, heat))
+        proposed = _candidates(picture, prompts, sam)
+        found.append(_chosen(proposed, len(prompts), picture.shape[:2], heat))
     return MaskResult(
         masks=tuple(chosen for chosen, _ in found),
         scores=tuple(scores for _, scores in found),
@@ -145,22 +146,45 @@ def mask_agreement(candidates: Tensor, heatmap: Tensor) -> Tensor:
     return torch.where(spread > 0, covariance / torch.where(spread > 0, spread, 1), 0)
 
 
-def _masks_of(
-    picture: np.ndarray, prompts: Sequence[Points], sam: Sam, heat: Tensor | None
+def masks_at(
+    picture: np.ndarray, points: Sequence[Points], sam: Sam, heatmaps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The chosen masks bool ``[T, H, W]`` and their scores ``[T]`` of one picture."""
-    chosen = torch.zeros(len(prompts), *picture.shape[:2], dtype=torch.bool)
-    scores = torch.zeros(len(prompts))
+    """The masks that both choices take at the same points of one picture, which SAM sees once.
+
+    Args:
+        picture: uint8 ``[H, W, 3]``.
+        points: T of them.
+        sam: see :func:`masks`.
+        heatmaps: ``[T, H, W]``, of the points.
+
+    Returns:
+        Masks bool ``[T, H, W]`` by "score" and by "agreement"; empty where there are no points.
+    """
+    found = _candidates(picture, points, sam)
+    chosen = [_chosen(found, len(points), picture.shape[:2], heat)[0] for heat in (None, heatmaps)]
+    return chosen[0], chosen[1]
+
+
+def _candidates(picture: np.ndarray, prompts: Sequence[Points], sam: Sam) -> dict[int, tuple[Tensor, Tensor]]:
+    """What SAM proposes, masks bool ``[M, H, W]`` and their scores ``[M]``, for each prompt with points."""
     with_points = [number for number, prompt in enumerate(prompts) if len(prompt.labels)]
     if not with_points:
-        return chosen, scores
+        return {}
     ask = encode_picture(sam, picture)
-    for number in with_points:
-        candidates, predicted = ask(prompts[number])
-        if not predicted.isfinite().all():
-            raise ValueError(
-                "The segmenter's scores are not finite. Half precision may have overflowed: use float32."
-            )
+    found = {number: ask(prompts[number]) for number in with_points}
+    if not all(predicted.isfinite().all() for _, predicted in found.values()):
+        raise ValueError(
+            "The segmenter's scores are not finite. Half precision may have overflowed: use float32."
+        )
+    return found
+
+
+def _chosen(
+    found: Mapping[int, tuple[Tensor, Tensor]], prompts: int, size: Sequence[int], heat: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The chosen masks bool ``[T, H, W]`` and their scores ``[T]``: by score, or by agreement with heat."""
+    chosen, scores = torch.zeros(prompts, *size, dtype=torch.bool), torch.zeros(prompts)
+    for number, (candidates, predicted) in found.items():
         merit = predicted if heat is None else mask_agreement(candidates, heat[number])
         best = torch.where(merit == merit.max(), predicted, -torch.inf).argmax()
         chosen[number], scores[number] = candidates[best], predicted[best]

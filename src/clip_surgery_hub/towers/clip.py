@@ -1,6 +1,7 @@
 """The vision towers of transformers that are built of CLIP's blocks."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isqrt
@@ -14,10 +15,11 @@ from clip_surgery_hub.towers.class_change import (
     change_classes,
     make_surgery_class,
     refuse_replaced_forward,
+    remove_hooks,
     restore_classes,
 )
 from clip_surgery_hub.towers.clip_families import FAMILIES, IN_WORDS, REFUSED, SUPPORTED, Family
-from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower, check_interpolation
 from clip_surgery_hub.towers.zoo import (
     holders,
     modeling,
@@ -74,10 +76,7 @@ class ClipTower(Tower):
         from clip_surgery_hub.towers.two_paths import add_patch_grid
 
         restore_classes([self.encoder, *(cast(Any, block).self_attn for block in self.blocks)])
-        for key, hook in list(self.vision._forward_pre_hooks.items()):
-            if hook is add_patch_grid:
-                del self.vision._forward_pre_hooks[key]
-                del self.vision._forward_pre_hooks_with_kwargs[key]
+        remove_hooks(self.vision, add_patch_grid)
         del self.encoder.surgery
 
     @property
@@ -109,21 +108,51 @@ class ClipTower(Tower):
     def last_hidden_state(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
         """Tokens `[B, 1+N, width]` of pixels `[B, 3, H, W]` before the post-layernorm, CLS first."""
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
-        embeddings: Any = self.vision.embeddings
-        positions = embeddings.position_embedding.weight
-        side = isqrt(len(positions) - 1)
-        if interpolation == "bicubic" or grid == (side, side):
+        if interpolation == "bicubic" or grid == self._native_grid:
             tokens: Tensor = self.vision(pixel_values, interpolate_pos_encoding=True).last_hidden_state
             return tokens
-        native = positions[1:].T.unflatten(1, (side, side))[None]
+        hidden = self._embedded(pixel_values, interpolation)
+        for_method = {"patch_grid": grid} if _wants_grid(self.operation) else {}
+        tokens = self.encoder(inputs_embeds=hidden, **for_method).last_hidden_state
+        return tokens
+
+    def encode_all(
+        self,
+        pixel_values: Tensor,
+        operations: Sequence[Operation],
+        *,
+        interpolation: Interpolation = "bilinear",
+    ) -> list[Tensor]:
+        """All readings from one pass of the original path; see `Tower.encode_all`."""
+        from clip_surgery_hub.towers.one_pass import all_readings
+
+        self.check_plain()
+        check_interpolation(interpolation)
+        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        hidden = self._embedded(pixel_values, interpolation)
+        return [self.embed(tokens) for tokens in all_readings(self.blocks, hidden, grid, operations)]
+
+    @property
+    def _native_grid(self) -> tuple[int, int]:
+        embeddings: Any = self.vision.embeddings
+        side = isqrt(len(embeddings.position_embedding.weight) - 1)
+        return side, side
+
+    def _embedded(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+        """Tokens before the first block, `[B, 1+N, width]`."""
+        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        embeddings: Any = self.vision.embeddings
+        if interpolation == "bicubic" or grid == self._native_grid:
+            plain: Tensor = _pre_norm(self.vision)(embeddings(pixel_values, interpolate_pos_encoding=True))
+            return plain
+        positions = embeddings.position_embedding.weight
+        native = positions[1:].T.unflatten(1, self._native_grid)[None]
         resized = interpolate(native, size=grid, mode="bilinear", align_corners=False)
         positions = cat([positions[:1], resized[0].flatten(1).T])
         patches = embeddings.patch_embedding(pixel_values.to(positions.dtype)).flatten(2).transpose(1, 2)
         cls = embeddings.class_embedding.expand(len(patches), 1, -1)
-        hidden = _pre_norm(self.vision)(cat([cls, patches], dim=1) + positions)
-        for_method = {"patch_grid": grid} if _wants_grid(self.operation) else {}
-        tokens = self.encoder(inputs_embeds=hidden, **for_method).last_hidden_state
-        return tokens
+        hidden: Tensor = _pre_norm(self.vision)(cat([cls, patches], dim=1) + positions)
+        return hidden
 
 
 def find_towers(model: nn.Module) -> dict[str, Tower]:

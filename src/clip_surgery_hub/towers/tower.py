@@ -1,6 +1,7 @@
 """What the transform and the reader need to know of a vision tower, whatever its family."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -95,8 +96,53 @@ class Tower(ABC):
         Raises:
             ValueError: when the picture holds no patch, or `interpolation` is neither of the two.
         """
-        if interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")
+        check_interpolation(interpolation)
         height, width = pixel_values.shape[-2:]
         self.grid(height, width)
         return normalize(self.tokens(pixel_values, interpolation), dim=-1)
+
+    def encode_all(
+        self,
+        pixel_values: Tensor,
+        operations: Sequence[Operation],
+        *,
+        interpolation: Interpolation = "bilinear",
+    ) -> list[Tensor]:
+        """The same pixels read in many ways: `encode` under each operation, of a tower that is under none.
+
+        Families whose new paths can be computed from one pass of the original path do so; the others go
+        through the tower once per operation.
+
+        Args:
+            pixel_values: as `encode` takes them.
+            operations: methods and depths, in any number and order.
+            interpolation: as `encode` takes it.
+
+        Returns:
+            `[B, 1+N, C]` per operation.
+
+        Raises:
+            RuntimeError: when the tower is under surgery.
+            ValueError: as `encode`.
+        """
+        self.check_plain()
+        found = []
+        for operation in operations:
+            with ExitStack() as rollback:  # takes the operation back at its end
+                self.operate(operation, rollback)
+                found.append(self.encode(pixel_values, interpolation=interpolation))
+        return found
+
+    def check_plain(self) -> None:
+        """Raise RuntimeError when the tower is under surgery."""
+        if self.operation is not None:
+            raise RuntimeError(
+                f"{self.name} is under {self.operation.method.name} already: remove_surgery(model) first, or "
+                'load it with method="none"'
+            )
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Raise ValueError unless position embeddings can be resized so."""
+    if interpolation not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")

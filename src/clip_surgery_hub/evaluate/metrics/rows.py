@@ -1,0 +1,111 @@
+"""Metrics whose state is rows: what each picture contributes, from which every figure follows.
+
+Rows can be gathered over ranks, kept on disk and put together again in any order, and the figures of a
+bootstrap sample follow from the same rows, counted as often as their picture was drawn.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from clip_surgery_hub.evaluate.truth import Answer, Truth
+
+__all__ = ["RowMetric"]
+
+Figures = dict[str, Tensor]
+
+
+class RowMetric(Metric):
+    """A metric over pictures, kept as rows in any number of columns.
+
+    Attributes:
+        columns: the type of each column and the shape of one row; the first, "picture", is the number of the
+            row's picture in its data set.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, columns: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
+        super().__init__()
+        self.columns = {"picture": (torch.int64, ()), **columns}
+        for name in self.columns:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    @abstractmethod
+    def update(self, truth: Truth, answer: Answer) -> None:
+        """Take what a reading says of one picture."""
+
+    @abstractmethod
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
+        """The figures over resamples of the pictures.
+
+        Args:
+            rows: the columns, "picture" renumbered 0, 1, ... B-1.
+            counts: how often each picture is in each resample, float64 ``[R, B]``.
+
+        Returns:
+            Each figure's value per resample, float64 ``[R]``.
+        """
+
+    @abstractmethod
+    def per_class(self, classes: int) -> Figures:
+        """Figures of each class, float64 ``[T]``; NaN where a class does not occur."""
+
+    @abstractmethod
+    def per_picture(self) -> Tensor:
+        """How well each picture went, float64 ``[B]`` in the order of :meth:`pictures`; NaN where unknown."""
+
+    def rows(self) -> dict[str, Tensor]:
+        """The columns, one tensor each, in the order of the pictures' numbers."""
+        found = {name: self._column(name) for name in self.columns}
+        order = torch.argsort(found["picture"], stable=True)
+        return {name: column[order] for name, column in found.items()}
+
+    def add_rows(self, rows: Mapping[str, Tensor]) -> None:
+        """Append rows, as :meth:`rows` gave them."""
+        for name in self.columns:
+            getattr(self, name).append(rows[name].to(self.device))
+        # Rows that came from elsewhere count as updates: torchmetrics warns of figures of nothing.
+        self._update_count += 1
+        self._computed = None
+
+    def pictures(self) -> Tensor:
+        """Numbers of the pictures that have rows, ascending, int64 ``[B]``."""
+        return self._column("picture").unique()
+
+    def renumbered(self) -> tuple[dict[str, Tensor], int]:
+        """:meth:`rows` with the pictures numbered 0, 1, ..., and how many there are."""
+        rows = self.rows()
+        pictures, rows["picture"] = rows["picture"].unique(return_inverse=True)
+        return rows, len(pictures)
+
+    def compute(self) -> Figures:
+        """Every figure, a float64 scalar each; empty where no picture counted."""
+        rows, pictures = self.renumbered()
+        if not pictures:
+            return {}
+        whole = torch.ones(1, pictures, dtype=torch.float64, device=rows["picture"].device)
+        return {name: values[0] for name, values in self.resampled(rows, whole).items()}
+
+    def _column(self, name: str) -> Tensor:
+        parts: Any = getattr(self, name)
+        dtype, shape = self.columns[name]
+        if isinstance(parts, Tensor):  # gathered over the ranks
+            return parts.to(dtype)
+        if not parts:
+            return torch.empty(0, *shape, dtype=dtype, device=self.device)
+        return torch.cat(list(parts)).to(dtype)
+
+
+def mean_by(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Mean of the values ``[M]`` of each group ``[M]``, float64 ``[groups]``; NaN for an empty one."""
+    sums = torch.zeros(groups, dtype=torch.float64, device=values.device)
+    sums.index_add_(0, group, values.double())
+    return sums / torch.bincount(group, minlength=groups)

@@ -1,0 +1,58 @@
+"""What a picture of a data set is compared with, and what a reading says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+VOID = -1
+"""Number of pixels whose class is not known: they count nowhere."""
+NO_CLASS = -2
+"""Number of pixels of none of the classes: outside of every object, and not scored in segmentation."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Truth:
+    """The truth about one picture.
+
+    Attributes:
+        index: number of the picture in its data set.
+        picture: uint8 ``[H, W, 3]``.
+        labels: bool ``[T]``, which classes count as shown.
+        segmentation: int64 ``[H, W]``, the class of each pixel, `VOID` or `NO_CLASS`; None where the data set
+            tells labels only.
+    """
+
+    index: int
+    picture: np.ndarray
+    labels: Tensor
+    segmentation: Tensor | None
+
+    def objects(self, background: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The classes to be found: numbers ``[K]``, masks ``[K, H, W]``, and the valid pixels ``[H, W]``.
+
+        Classes that count as shown and have a pixel, without the background class.
+        """
+        assert self.segmentation is not None  # a task that needs it is refused where there is none
+        shown = self.labels.clone()
+        if background is not None:
+            shown[background] = False
+        numbers = shown.nonzero()[:, 0]
+        masks = self.segmentation[None] == numbers[:, None, None]
+        kept = masks.flatten(1).any(1)
+        return numbers[kept], masks[kept], self.segmentation != VOID
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answer:
+    """What one reading says of one picture, per class (the best of the class's synonyms).
+
+    Attributes:
+        scores: ``[T]``, of the picture as a whole.
+        similarity: ``[T, h, w]``, of its patches.
+    """
+
+    scores: Tensor
+    similarity: Tensor
