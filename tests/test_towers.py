@@ -100,12 +100,12 @@ def test_refused_model_is_named_and_left_alone(name: str) -> None:
     assert [type(module) for module in model.modules()] == classes
 
 
-def test_siglip_is_refused_with_what_is_supported() -> None:
-    config = transformers.SiglipVisionConfig(**clip_families.VISION)
+def test_unknown_family_is_refused_with_what_is_supported() -> None:
+    config = transformers.Dinov2Config(**clip_families.BLOCKS_OF_ANY, image_size=SIDE, patch_size=PATCH)
     with pytest.raises(
-        TypeError, match="no known vision tower in SiglipVisionModel. Supported are CLIPModel"
+        TypeError, match="no known vision tower in Dinov2Model. Supported are CLIPModel.*; SiglipModel"
     ):
-        apply_surgery(transformers.SiglipVisionModel(config))
+        apply_surgery(transformers.Dinov2Model(config))
 
 
 def test_text_tower_alone_is_refused(tiny_clip: CLIPModel) -> None:

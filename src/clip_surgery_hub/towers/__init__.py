@@ -5,12 +5,12 @@ To add a family, write its file and name it in `FAMILY_FILES`.
 
 from torch import nn
 
-from clip_surgery_hub.towers import clip
+from clip_surgery_hub.towers import clip, siglip
 from clip_surgery_hub.towers.tower import Operation, Tower
 
 __all__ = ["FAMILY_FILES", "Operation", "Tower", "find_tower"]
 
-FAMILY_FILES = (clip,)
+FAMILY_FILES = (clip, siglip)
 
 
 def find_tower(model: nn.Module) -> Tower:

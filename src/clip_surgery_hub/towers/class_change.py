@@ -4,7 +4,7 @@ The class with surgery is a subclass of the plain one, which it keeps as `plain`
 is asked for and lives in the file of its family under the name `<class>WithSurgery`, where pickle finds it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -57,6 +57,16 @@ def restore_classes(modules: Iterable[nn.Module]) -> None:
     refuse_replaced_forward(*operated)
     for module in operated:
         module.__class__ = plain_class(module)
+
+
+def remove_hooks(module: nn.Module, *hooks: Callable[..., Any]) -> None:
+    """Take hooks off `module` that were registered with keyword arguments, by what they call."""
+    for called, with_kwargs in (
+        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
+        (module._forward_hooks, module._forward_hooks_with_kwargs),
+    ):
+        for key in [key for key, hook in called.items() if hook in hooks]:
+            del called[key], with_kwargs[key]
 
 
 def refuse_replaced_forward(*modules: nn.Module) -> None:

@@ -27,7 +27,7 @@ Grid = tuple[int, int]
 #: Hooks of this module record hidden states and attentions, and are left in place once installed.
 CAPTURE = "transformers.utils.output_capturing"
 
-if TYPE_CHECKING:  # the mixins below stand before these, see `clip.surgery_class`
+if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make_surgery_class`
 
     class Attention(nn.Module):
         """What the attention classes of transformers' CLIPs have in common."""
@@ -54,15 +54,17 @@ else:
 class NewPath:
     """What one operated block is asked, and its answer; lives for one block of one call.
 
-    An opaque object, since some wrappers copy the containers that go into a block.
+    `prefix` counts the tokens before the patches: 1 for CLS, 0 where there is none. An opaque object, since
+    some wrappers copy the containers that go into a block.
     """
 
-    __slots__ = ("cls_only", "grid", "method", "update")
+    __slots__ = ("cls_only", "grid", "method", "prefix", "update")
 
-    def __init__(self, method: Method, grid: Grid | None, *, cls_only: bool) -> None:
+    def __init__(self, method: Method, grid: Grid | None, *, cls_only: bool = False, prefix: int = 1) -> None:
         self.method = method
         self.grid = grid
         self.cls_only = cls_only
+        self.prefix = prefix
         self.update: Tensor | None = None
 
 
@@ -99,7 +101,12 @@ class AttentionWithSurgery(Attention):
         value = split_heads(self, self.v_proj(hidden_states))
         # Before the original path, so that a hook on out_proj that keeps the last value keeps the original's.
         new_path.update = patch_update(
-            self, method, new_path.grid, hidden_states, {"query": query, "key": key, "value": value}
+            self,
+            method,
+            new_path.grid,
+            hidden_states,
+            {"query": query, "key": key, "value": value},
+            prefix=new_path.prefix,
         )
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, self.eager_attention_forward
@@ -149,28 +156,43 @@ class EncoderWithSurgery(Encoder):
             original = block(original, attention_mask, **kwargs)
         patches = original[:, 1:]
         for block in blocks[-depth:]:
-            if block.training and block.gradient_checkpointing:
-                # A tensor that leaves a checkpointed block by the side door could lose its gradient.
-                update = block._gradient_checkpointing_func(
-                    partial(update_from_input, block.self_attn, method, patch_grid, block.layer_norm1),
-                    original,
-                )
-                original = block(original, attention_mask, **kwargs)
-            else:
-                cls_only = (
-                    block is blocks[-1]
-                    and attention_mask is None
-                    and not asks_for_outputs(self.config, kwargs)
-                    and not is_watched(block)
-                )
-                new_path = NewPath(method, patch_grid, cls_only=cls_only)
-                run = partial(run_for_cls, block) if cls_only else block
-                original = run(original, attention_mask, new_path=new_path, **kwargs)
-                update = new_path.update
-            patches = patches + update if method.residual else update
-            if method.mlp:
-                patches = patches + block.mlp(block.layer_norm2(patches))
+            cls_only = (
+                block is blocks[-1]
+                and attention_mask is None
+                and not asks_for_outputs(self.config, kwargs)
+                and not is_watched(block)
+            )
+            new_path = NewPath(method, patch_grid, cls_only=cls_only)
+            original, update = on_both_paths(block, original, attention_mask, new_path, **kwargs)
+            patches = moved_on(block, method, patches, update)
         return BaseModelOutput(last_hidden_state=cat([original[:, :1], patches], dim=1))
+
+
+def on_both_paths(
+    block: Any, original: Tensor, attention_mask: Tensor | None, new_path: NewPath, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    """A block's output on the original path, and what it adds to the patch tokens on the new one."""
+    if block.training and block.gradient_checkpointing:
+        # A tensor that leaves a checkpointed block by the side door could lose its gradient.
+        from_input = partial(
+            update_from_input,
+            block.self_attn,
+            new_path.method,
+            new_path.grid,
+            block.layer_norm1,
+            prefix=new_path.prefix,
+        )
+        update = block._gradient_checkpointing_func(from_input, original)
+        return block(original, attention_mask, **kwargs), update
+    run = partial(run_for_cls, block) if new_path.cls_only else block
+    output = run(original, attention_mask, new_path=new_path, **kwargs)
+    return output, cast(Tensor, new_path.update)
+
+
+def moved_on(block: Any, method: Method, patches: Tensor, update: Tensor) -> Tensor:
+    """The patch tokens of the new path behind a block, `[B, N, width]`, from those before it."""
+    patches = patches + update if method.residual else update
+    return patches + block.mlp(block.layer_norm2(patches)) if method.mlp else patches
 
 
 def split_heads(attention: Attention, projected: Tensor) -> Tensor:
@@ -180,7 +202,13 @@ def split_heads(attention: Attention, projected: Tensor) -> Tensor:
 
 
 def patch_update(
-    attention: Attention, method: Method, grid: Grid | None, normed: Tensor, heads: dict[str, Tensor]
+    attention: Attention,
+    method: Method,
+    grid: Grid | None,
+    normed: Tensor,
+    heads: dict[str, Tensor],
+    *,
+    prefix: int = 1,
 ) -> Tensor:
     """What a block adds to the patch tokens on the new path, `W_o mix(q, k, v) + b_o`, `[B, N, width]`.
 
@@ -190,16 +218,23 @@ def patch_update(
         grid: the patch grid, where the method asks for it.
         normed: LN1 of the block's input on the original path, `[B, 1+N, width]`.
         heads: query, key and value `[B, heads, 1+N, head_dim]`, at least those the method asks for.
+        prefix: how many tokens are before the patches.
     """
     offered = {**heads, "normed": normed, "scale": attention.scale, "grid": grid}
     assert method.mix is not None  # a method without mix operates on no block
     mixed = method.mix(**{name: offered[name] for name in method.arguments})
-    update: Tensor = attention.out_proj(mixed[:, :, 1:].transpose(1, 2).flatten(2))
+    update: Tensor = attention.out_proj(mixed[:, :, prefix:].transpose(1, 2).flatten(2))
     return update
 
 
 def update_from_input(
-    attention: Attention, method: Method, grid: Grid | None, norm: nn.Module, block_input: Tensor
+    attention: Attention,
+    method: Method,
+    grid: Grid | None,
+    norm: nn.Module,
+    block_input: Tensor,
+    *,
+    prefix: int = 1,
 ) -> Tensor:
     """`patch_update` from a block's input on the original path alone, for checkpointing, `[B, N, width]`."""
     normed = norm(block_input)
@@ -209,7 +244,7 @@ def update_from_input(
         for name, projection in projections.items()
         if name in method.arguments
     }
-    return patch_update(attention, method, grid, normed, heads)
+    return patch_update(attention, method, grid, normed, heads, prefix=prefix)
 
 
 def run_for_cls(

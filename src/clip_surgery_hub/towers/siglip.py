@@ -1,0 +1,236 @@
+"""The vision tower of SigLIP in transformers, which the SigLIP 2 checkpoints of fixed resolution share.
+
+It has no class token: a pooling head attends from a learned probe to all patches, and what it makes of them
+is the image-level embedding. Token 0 of `Tower.tokens` is that embedding of the original path. A patch comes
+into the same space by going through the head alone: attention over one key is the identity, whatever the
+probe asks, so with W_v, W_o of the head's attention
+
+    `h = W_o (W_v p + b_v) + b_o`, and the embedding of the patch p is `h + MLP(LN(h))`.
+"""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, cast
+
+from torch import Tensor, cat, nn
+from torch.nn.functional import interpolate, linear, normalize
+
+from clip_surgery_hub.towers.class_change import (
+    SUFFIX,
+    change_classes,
+    make_surgery_class,
+    refuse_replaced_forward,
+    remove_hooks,
+    restore_classes,
+)
+from clip_surgery_hub.towers.clip_families import GUESTS
+from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+from clip_surgery_hub.towers.zoo import (
+    holders,
+    modeling,
+    refuse_replaced_parts,
+    refuse_unknown_holders,
+    zoo_class,
+)
+
+__all__ = ["IN_WORDS", "REFUSED", "SUPPORTED", "SiglipTower", "find_towers", "refusal"]
+
+#: Models that hold the tower and read nothing of it that surgery changes.
+SUPPORTED = ("SiglipModel", "SiglipVisionModel", *GUESTS)
+
+IN_WORDS = (
+    "SiglipModel of transformers and its vision model, with checkpoints of SigLIP and the fixed resolutions "
+    "of SigLIP 2"
+)
+
+_CLASSIFIER = "its classifier averages the patch tokens of last_hidden_state, which surgery replaces"
+_NAFLEX = (
+    "the NaFlex checkpoints of SigLIP 2 take patches of many aspect ratios with a mask, not pixels: take a "
+    "checkpoint of fixed resolution, such as google/siglip2-base-patch16-224, which is a SiglipModel and can "
+    "be given pictures of any shape"
+)
+
+#: Models that are near to SigLIP, but cannot be operated on, and why.
+REFUSED = {
+    "SiglipForImageClassification": _CLASSIFIER,
+    "Siglip2ForImageClassification": _CLASSIFIER,
+    "Siglip2Model": _NAFLEX,
+    "Siglip2VisionModel": _NAFLEX,
+}
+
+_VISION, _ENCODER, _ATTENTION = "SiglipVisionModel", "SiglipEncoder", "SiglipAttention"
+
+
+@dataclass(frozen=True, eq=False)
+class SiglipTower(Tower):
+    """The vision tower of a SigLIP.
+
+    Attributes:
+        projection: what a model around the tower puts between the pooled embedding and the space shared with
+            the texts; None in SigLIP itself.
+    """
+
+    projection: nn.Module | None
+
+    def operate(self, operation: Operation, rollback: ExitStack) -> None:
+        """Hook the vision tower, then change the classes of the operated attention modules and the encoder.
+
+        The encoder comes last, so that a call from another thread is either plain or under surgery.
+
+        Raises:
+            RuntimeError: when something has put a forward of its own on one of these modules.
+        """
+        from clip_surgery_hub.towers.siglip_encoder import ask_for_new_tokens, give_new_tokens
+
+        first = len(self.blocks) - operation.depth
+        attentions: list[Any] = [block.self_attn for block in self.blocks[first:]]
+        refuse_replaced_forward(self.encoder, *attentions)
+        attention, encoder = map(_surgery_class, (_ATTENTION, _ENCODER))
+        # Before the hooks of others, which are to find what the tower gives.
+        given = self.vision.register_forward_hook(give_new_tokens, with_kwargs=True, prepend=True)
+        rollback.callback(given.remove)
+        asked = self.vision.register_forward_pre_hook(ask_for_new_tokens, with_kwargs=True)
+        rollback.callback(asked.remove)
+        rollback.callback(vars(self.encoder).pop, "surgery", None)
+        vars(self.encoder)["surgery"] = operation
+        change_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
+
+    def restore(self) -> None:
+        """Give the encoder and the operated attention modules their classes back, and take the hooks off.
+
+        Raises:
+            RuntimeError: when something has put a forward of its own on one of these modules.
+        """
+        from clip_surgery_hub.towers.siglip_encoder import ask_for_new_tokens, give_new_tokens
+
+        restore_classes([self.encoder, *(cast(Any, block).self_attn for block in self.blocks)])
+        remove_hooks(self.vision, ask_for_new_tokens, give_new_tokens)
+        del self.encoder.surgery
+
+    @property
+    def embedding_width(self) -> int:
+        """C, the length of an embedding in the space shared with the texts."""
+        last: Any = self.projection or cast(Any, self.vision).post_layernorm
+        return int(last.weight.shape[0])
+
+    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+        """Pooled image-level embedding and patches, `[B, 1+N, C]`; see `Tower.tokens`."""
+        pooled, patches = self._pooled_and_patches(pixel_values, interpolation)
+        tokens = cat([pooled[:, None], self._through_head(patches)], dim=1)
+        return tokens if self.projection is None else cast(Tensor, self.projection(tokens))
+
+    def embed_patches(self, last_hidden_state: Tensor) -> Tensor:
+        """Patches in the space shared with the texts, of unit length: each one alone through the head.
+
+        Args:
+            last_hidden_state: `[B, N, width]`, as the tower gives it, post-normed.
+
+        Returns:
+            `[B, N, C]`. The image-level embedding is the `pooler_output` of the tower.
+        """
+        patches = self._through_head(last_hidden_state)
+        return normalize(patches if self.projection is None else self.projection(patches), dim=-1)
+
+    def _through_head(self, patches: Tensor) -> Tensor:
+        """The pooling head on each patch alone, `[B, N, width]`, in closed form."""
+        head: Any = cast(Any, self.vision).head
+        attention: nn.MultiheadAttention = head.attention
+        value = slice(2 * patches.shape[-1], None)  # of the projections of queries, keys and values in one
+        projected = linear(patches, attention.in_proj_weight[value], attention.in_proj_bias[value])
+        attended = linear(projected, attention.out_proj.weight, attention.out_proj.bias)
+        tokens: Tensor = attended + head.mlp(head.layernorm(attended))
+        return tokens
+
+    def _pooled_and_patches(
+        self, pixel_values: Tensor, interpolation: Interpolation
+    ) -> tuple[Tensor, Tensor]:
+        """Pooled embedding `[B, width]` of the original path, post-normed patches `[B, N, width]`."""
+        from clip_surgery_hub.towers.siglip_encoder import NewTokens
+
+        vision: Any = self.vision
+        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        positions = vision.embeddings.position_embedding.weight
+        side = isqrt(len(positions))
+        if interpolation == "bicubic" or grid == (side, side):
+            given = vision(pixel_values, interpolate_pos_encoding=True)
+            return given.pooler_output, given.last_hidden_state
+        native = positions.T.unflatten(1, (side, side))[None]
+        resized = interpolate(native, size=grid, mode="bilinear", align_corners=False)
+        embedded = vision.embeddings.patch_embedding(pixel_values.to(positions.dtype))
+        hidden = (embedded + resized).flatten(2).transpose(1, 2)
+        new_tokens = NewTokens(grid)
+        asked = {} if self.operation is None else {"new_tokens": new_tokens}
+        original = vision.post_layernorm(self.encoder(inputs_embeds=hidden, **asked).last_hidden_state)
+        new = new_tokens.patches
+        return vision.head(original), original if new is None else vision.post_layernorm(new)
+
+
+def find_towers(model: nn.Module) -> dict[str, Tower]:
+    """Every SigLIP tower in `model` by its path.
+
+    Raises:
+        TypeError: when a tower is not built as transformers builds it, has no pooling head, or sits in a
+            model of transformers which is not known to read only what surgery leaves as it was.
+    """
+    return {
+        path: _tower(model, path, module)
+        for path, module in model.named_modules()
+        if zoo_class(module) == _VISION
+    }
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Why `module` cannot be operated on, when it is one of the models refused by name."""
+    name = zoo_class(module)
+    return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
+
+
+def __getattr__(name: str) -> Any:
+    """Make `<class>WithSurgery` the first time it is asked for; pickle finds the classes here, too."""
+    if name in (_ENCODER + SUFFIX, _ATTENTION + SUFFIX):
+        return globals().setdefault(name, _make_class(name.removesuffix(SUFFIX)))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _surgery_class(name: str) -> type[nn.Module]:
+    found: type[nn.Module] = getattr(sys.modules[__name__], name + SUFFIX)
+    return found
+
+
+def _make_class(name: str) -> type[nn.Module]:
+    from clip_surgery_hub.towers.siglip_encoder import SiglipEncoderWithSurgery
+    from clip_surgery_hub.towers.two_paths import AttentionWithSurgery
+
+    return make_surgery_class(
+        SiglipEncoderWithSurgery if name == _ENCODER else AttentionWithSurgery,
+        getattr(modeling("siglip"), name),
+        __name__,
+        eager_attention_forward=staticmethod(modeling("siglip").eager_attention_forward),
+    )
+
+
+def _tower(model: nn.Module, path: str, vision: Any) -> SiglipTower:
+    if not vision.use_head:
+        raise TypeError(
+            f"this {_VISION} has no pooling head (vision_use_head=False in its configuration), so that there "
+            "is no image-level embedding and its patches have no place beside the texts: load the tower from "
+            "the SigLIP checkpoint that it came from"
+        )
+    zoo = modeling("siglip")
+    attentions = [f"encoder.layers.{index}.self_attn" for index in range(len(vision.encoder.layers))]
+    parts = {"encoder": getattr(zoo, _ENCODER), **dict.fromkeys(attentions, getattr(zoo, _ATTENTION))}
+    parts |= {"head": zoo.SiglipMultiheadAttentionPoolingHead, "head.attention": nn.MultiheadAttention}
+    refuse_replaced_parts(vision, _VISION, parts)
+    refuse_unknown_holders(model, path, _VISION, SUPPORTED)
+    projections = [getattr(holder, "visual_projection", None) for holder in holders(model, path)]
+    return SiglipTower(
+        name=_VISION,
+        vision=vision,
+        encoder=vision.encoder,
+        blocks=vision.encoder.layers,
+        patch_size=vision.config.patch_size,
+        native_size=vision.config.image_size,
+        projection=next((p for p in projections if p is not None), None),
+    )
