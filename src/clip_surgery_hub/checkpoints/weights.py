@@ -1,0 +1,259 @@
+"""Files of weights: read as tensors and nothing else, and judged before anything is allocated for them.
+
+A tensor of a file is a view of the file, so that reading costs what is used of it. Nothing that a file holds is
+executed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from clip_surgery_hub.checkpoints.json_files import (
+    MOST_BYTES,
+    as_json_object,
+    plural,
+    read_json_object,
+    shortened,
+)
+
+__all__ = ["check_values", "read_shards", "read_weights"]
+
+# Bytes of a number, by the names of the safetensors format.
+_ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+_MOST_DIMENSIONS = 16
+_LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
+_LFS_POINTER = b"version https://git-lfs.github.com/"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, on the CPU, in the dtypes and shapes of the file.
+
+    Args:
+        path: ``*.safetensors``, or any other name for what `torch.save` writes (zip or legacy): a dictionary
+            of tensors, or one that holds it under ``"state_dict"``.
+
+    Raises:
+        ValueError: for a file that is damaged, cut off, contradicts itself, or holds more than tensors.
+        OSError: for a file that cannot be read.
+    """
+    size = _size_of_file(path)
+    with path.open("rb") as file:
+        start = file.read(len(_LFS_POINTER))
+    if not start:
+        raise ValueError(f"the weights {path} are empty; copy the file again.")
+    if start == _LFS_POINTER:
+        raise ValueError(
+            f"{path} is a pointer of Git LFS in place of the weights; fetch them with 'git lfs pull'."
+        )
+    return _read_safetensors(path, size) if path.suffix == ".safetensors" else _read_pickle(path, size)
+
+
+def read_shards(index: Path, shards: Mapping[str, Path]) -> dict[str, tuple[Path, Tensor]]:
+    """The tensors of weights in several files: by name the file and the tensor in it.
+
+    Args:
+        index: ``*.index.json``, whose ``"weight_map"`` says which file holds a tensor.
+        shards: where each of those files is, see `shard_names`.
+
+    Raises:
+        ValueError: for files that are damaged or do not hold what the index says.
+        OSError: for a file that cannot be read.
+    """
+    found: dict[str, tuple[Path, Tensor]] = {}
+    for path in shards.values():
+        for name, tensor in read_weights(path).items():
+            if name in found:
+                raise ValueError(
+                    f"the weight {shortened(name)} is in {found[name][0]} and in {path}; one of them must go."
+                )
+            found[name] = (path, tensor)
+    for name, shard in read_weight_map(index).items():
+        if name not in found or found[name][0] != shards[shard]:
+            raise ValueError(
+                f"{shards[shard]} lacks the weight {shortened(name)}, which {index} says it holds; copy the "
+                "files of this checkpoint again, all of one version."
+            )
+    return found
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """What the index of sharded weights says: by name of a tensor the name of the file that holds it.
+
+    Raises:
+        ValueError: for an index that is damaged, or names files outside of its folder.
+    """
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no 'weight_map' from weights to files; copy it again.")
+    ending = "." + index.name.removesuffix(".index.json").rsplit(".", 1)[-1]
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix != ending:
+            raise ValueError(
+                f"{index} says that {shortened(name)} is in {shortened(shard)}; it must be a file *{ending} "
+                "beside it, by its plain name."
+            )
+    return weight_map
+
+
+def check_values(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuse weights that are not finite.
+
+    Args:
+        tensors: by name; those of integers are passed over.
+        source: the file they come from, for the message.
+
+    Raises:
+        ValueError: names the first tensor that holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.numel() or not tensor.is_floating_point():
+            continue
+        values = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no order in torch
+        extremes = torch.aminmax(values)
+        # NaN is in both extremes and infinity is one of them: one pass, no memory, no overflow as in a sum.
+        if not all(math.isfinite(float(extreme)) for extreme in extremes):
+            wrong = tensor.numel() - int(torch.isfinite(values).sum())
+            raise ValueError(
+                f"the weight {shortened(name)} of {source} holds {plural(wrong, 'value')} that "
+                f"{'is' if wrong == 1 else 'are'} NaN or infinite in {tensor.dtype}; copy the file again, or "
+                "load it in float32 if this is a narrower dtype than that of the file."
+            )
+
+
+def _size_of_file(path: Path) -> int:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
+        raise ValueError(f"{path} is no file; the weights of a checkpoint must be one.")
+    return status.st_size
+
+
+def _read_safetensors(path: Path, size: int) -> dict[str, Tensor]:
+    names = _judge_safetensors(path, size)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise _damaged(path, shortened(error)) from error
+
+
+def _judge_safetensors(path: Path, size: int) -> list[str]:
+    """The names of the tensors of a file whose header fits its bytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        data_bytes = size - _LENGTH_BYTES - length
+        if data_bytes < 0:
+            raise _damaged(
+                path,
+                f"a header of {length} bytes is announced, the file has {size}: it is cut off, or no "
+                "safetensors file",
+            )
+        if length > MOST_BYTES:
+            raise _damaged(path, f"a header of {length} bytes is announced, {MOST_BYTES} is the most")
+        header = as_json_object(file.read(length), f"the header of {path}")
+    header.pop("__metadata__", None)
+    spans = sorted((*_span(path, name, entry), name) for name, entry in header.items())
+    reached, before = 0, ""
+    for begin, end, name in spans:
+        if begin != reached:
+            what = "overlap" if begin < reached else "have a gap between them"
+            raise _damaged(path, f"the data of {shortened(before)} and {shortened(name)} {what}")
+        reached, before = end, name
+    if reached > data_bytes:
+        raise _damaged(
+            path, f"it is cut off: {shortened(before)} ends at byte {reached} of {data_bytes} bytes of data"
+        )
+    if reached < data_bytes:
+        raise _damaged(path, f"{data_bytes - reached} bytes at its end belong to no tensor")
+    return [name for _, _, name in spans]
+
+
+def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
+    """First and last byte of a tensor, which must have room for its shape."""
+    parts = [entry.get(key) for key in ("dtype", "shape", "data_offsets")] if isinstance(entry, dict) else []
+    dtype, shape, offsets = parts or (None, None, None)
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise _damaged(path, f"its header says nothing sensible of {shortened(name)}: {shortened(entry)}")
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
+        raise _damaged(path, f"{shortened(name)} is of the unknown dtype {shortened(dtype)}")
+    begin, end = offsets
+    wanted = math.prod(shape) * _ITEM_BYTES[dtype]
+    if end - begin != wanted:
+        raise _damaged(
+            path,
+            f"{shortened(name)} of {dtype} and shape {shortened(shape)} takes {shortened(wanted)} bytes, its "
+            f"data has {end - begin}",
+        )
+    return begin, end
+
+
+def _are_sizes(values: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(values, list)
+        and len(values) <= _MOST_DIMENSIONS
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )
+
+
+def _read_pickle(path: Path, size: int) -> dict[str, Tensor]:
+    in_zip = zipfile.is_zipfile(path)
+    if in_zip:
+        _judge_zip(path)
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
+    except OSError:
+        raise
+    except Exception as error:  # the reader raises errors of every kind on damaged files
+        # Not its own words: they advise to read the file in a way that executes what it holds.
+        raise _damaged(
+            path, "it is cut off, no file of torch.save, or holds code or other things than tensors"
+        ) from error
+    if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
+        stored = stored["state_dict"]
+    if not isinstance(stored, dict) or not stored:
+        raise _damaged(path, f"it holds {type(stored).__name__} in place of tensors by name")
+    total = 0
+    for name, tensor in stored.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise _damaged(path, f"it holds {type(tensor).__name__} under {shortened(name)}, not a tensor")
+        total += tensor.numel() * tensor.element_size()
+        # A tensor could repeat its storage without end, or have none; used, it is as large as it says.
+        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise _damaged(path, f"{shortened(name)} is no plain tensor of numbers")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes() or total > 2 * size:
+            raise _damaged(
+                path, f"{shortened(name)} of shape {shortened(list(tensor.shape))} has no data for it"
+            )
+    return {name: tensor.detach() for name, tensor in stored.items()}
+
+
+def _judge_zip(path: Path) -> None:
+    """Torch stores without compression; what is compressed could unfold without end."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise _damaged(path, shortened(error)) from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+            raise _damaged(path, f"{shortened(entry.filename)} in it is compressed, as torch.save never does")
+    if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+        raise _damaged(path, "its parts overlap")
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"the weights {path} are damaged: {why}; copy the file again.")
