@@ -13,7 +13,7 @@ from clip_surgery_hub.transform import surgery
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["metaclip_2", "altclip", "chinese_clip", "clipseg"])
+@pytest.mark.parametrize("name", ["metaclip_2", "altclip", "chinese_clip", "clipseg", "siglip"])
 def test_a_saved_checkpoint_of_each_family_explains(name, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -5,7 +5,7 @@ import string
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AltCLIPConfig,
     AltCLIPModel,
@@ -19,6 +19,8 @@ from transformers import (
     MetaClip2Config,
     MetaClip2Model,
     PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
     XCLIPConfig,
     XCLIPModel,
 )
@@ -56,6 +58,26 @@ def words_tokenizer(start, end, padding, limit=40):
     )
 
 
+def siglip_tokenizer(*, end=True, limit=10**30, **options):
+    """Lower-case words behind which an end token pads, as in SigLIP; or none, and padding of its own."""
+    words = "a photo of there is the in large old scene cat potted plant tv monitor . <unk>".split()
+    vocabulary = {word: number for number, word in enumerate(words, start=4)} | {"<pad>": 0, "</s>": 1}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if end:
+        backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="</s>",
+        pad_token="</s>" if end else "<pad>",
+        unk_token="<unk>",
+        model_max_length=limit,
+        model_input_names=["input_ids"],
+        **options,
+    )
+
+
 def one_by_one(model, tokenizer, texts, templates):
     """Each prompt by itself, padded to the whole context; mean of the unit embeddings, to unit length."""
     limit, rows = context_length(model, tokenizer), []
@@ -65,10 +87,9 @@ def one_by_one(model, tokenizer, texts, templates):
             tokens = tokenizer(
                 template.replace("{}", text), padding="max_length", max_length=limit, return_tensors="pt"
             )
+            tokens.pop("token_type_ids", None)
             with torch.no_grad():
-                features = model.get_text_features(
-                    input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-                ).pooler_output
+                features = model.get_text_features(**tokens).pooler_output
             prompts.append(features[0] / features[0].norm())
         mean = torch.stack(prompts).mean(0)
         rows.append(mean / mean.norm())
@@ -89,6 +110,9 @@ def family(name):
         ends |= {} if name == "metaclip_2" else {"eos_token_id": 99, "pad_token_id": 0, "bos_token_id": 1}
         made = model(config(text_config=shared | ends, vision_config=vision, projection_dim=16))
         return made, words_tokenizer(ends["bos_token_id"], ends["eos_token_id"], ends["pad_token_id"])
+    if name == "siglip":
+        text = shared | {"vocab_size": 100, "max_position_embeddings": 24, "projection_size": 32}
+        return SiglipModel(SiglipConfig(text_config=text, vision_config=vision)), siglip_tokenizer()
     text = shared | ends | {"max_position_embeddings": 48}
     if name == "altclip":
         text |= {"project_dim": 32, "pad_token_id": 1, "bos_token_id": 0}
@@ -163,7 +187,7 @@ def test_ensembles_are_those_of_one_padded_prompt_at_a_time(tiny_clip, tokenizer
     assert torch.equal(embeds[0], embeds[4])
 
 
-@pytest.mark.parametrize("name", ["metaclip_2", "clipseg", "xclip", "altclip", "chinese_clip"])
+@pytest.mark.parametrize("name", ["metaclip_2", "clipseg", "xclip", "altclip", "chinese_clip", "siglip"])
 def test_every_family_gives_what_its_full_padding_gives(name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -188,6 +212,53 @@ def test_a_family_that_is_not_known_is_padded_to_its_context(tiny_clip, tokenize
     padded = embed_texts(tiny_clip, tokenizer, ["cat", "dog"], templates=None)
     assert lengths == [5, 77]
     torch.testing.assert_close(trimmed, padded, atol=3e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def siglip():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return family("siglip")[0].eval()
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_texts_of_siglip_are_what_its_own_processor_gives(siglip, end):
+    """Padded to the context, without mask: far from what the prompt alone, or a mask, would give."""
+    tokenizer = siglip_tokenizer(end=end)
+    tokens = tokenizer(TEXTS, padding="max_length", max_length=24, return_tensors="pt")
+    assert set(tokens) == {"input_ids"} and tokens["input_ids"].shape == (5, 24)
+    with torch.no_grad():
+        theirs = unit_length(siglip.get_text_features(**tokens).pooler_output)
+        ids = tokens["input_ids"][1:2]
+        alone = siglip.get_text_features(ids[:, : 2 + end]).pooler_output
+        mask = (torch.arange(24) < 2 + end)[None].long()
+        masked = siglip.get_text_features(ids, attention_mask=mask).pooler_output
+    ours = embed_texts(siglip, tokenizer, TEXTS, templates=None, batch_size=2)
+    torch.testing.assert_close(ours, theirs, atol=3e-6, rtol=0)
+    for other in (alone, masked):
+        assert (unit_length(other)[0] - ours[1]).norm() > 0.05
+
+
+def test_texts_of_siglip_are_padded_as_in_training_whatever_the_tokenizer_says(siglip):
+    """A tokenizer of transformers without the published settings would pad on the left, or give a mask."""
+    expected = embed_texts(siglip, siglip_tokenizer(), TEXTS, templates=OWN)
+    other = siglip_tokenizer(padding_side="left")
+    other.model_input_names = ["input_ids", "attention_mask"]
+    assert torch.equal(embed_texts(siglip, other, TEXTS, templates=OWN), expected)
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_texts_of_siglip_are_cut_as_its_tokenizer_cuts(siglip, end):
+    tokenizer, long = siglip_tokenizer(end=end), "a photo of the large old Cat " * 5
+    assert context_length(siglip, tokenizer) == 24
+    tokens = tokenizer([long], padding="max_length", max_length=24, truncation=True, return_tensors="pt")
+    assert (tokens["input_ids"][0, -1] == 1) == end
+    with pytest.raises(ValueError, match=rf"takes {35 + end} tokens .* at most 24"):
+        embed_texts(siglip, tokenizer, [long], templates=None)
+    cut = embed_texts(siglip, tokenizer, [long], templates=None, truncate=True)
+    with torch.no_grad():
+        features = siglip.get_text_features(**tokens).pooler_output
+    torch.testing.assert_close(cut, unit_length(features), atol=3e-6, rtol=0)
 
 
 def test_prompts_are_tokenised_once_and_embedded_longest_first(tiny_clip, tokenizer, monkeypatch):

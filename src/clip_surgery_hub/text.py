@@ -20,6 +20,9 @@ __all__ = ["class_names", "context_length", "embed_texts", "resolve_templates"]
 # Families whose text tower gives the same embedding however far a prompt is padded: causal attention reads
 # nothing behind the end token (the first four), or the padding is masked (the others).
 _PADDING_IS_IRRELEVANT = frozenset({"clip", "metaclip_2", "clipseg", "xclip", "altclip", "chinese_clip"})
+# Families whose text tower reads the padding like words, and pools the last position, where it mostly is:
+# prompts are padded behind their end to the whole context, as in training, and no mask is given.
+_PADDING_IS_READ = frozenset({"siglip"})
 
 
 def resolve_templates(templates: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -156,7 +159,7 @@ def _ensembles(
     width = None if _family(model) in _PADDING_IS_IRRELEVANT else context_length(model, tokenizer)
     sums: Tensor | None = None
     for owners, batch, mask in _batches(ids, len(templates), batch_size, width, tokenizer.pad_token_id or 0):
-        unit = _forward(model, batch, mask)
+        unit = _forward(model, batch, None if _family(model) in _PADDING_IS_READ else mask)
         sums = torch.zeros(len(texts), unit.shape[1]) if sums is None else sums
         sums.index_add_(0, owners, unit)
     assert sums is not None  # there is a text and a template
@@ -176,7 +179,7 @@ def _prompt_ids(
             f"the text {_shortened(text)!r} takes {len(ids[longest])} tokens in the prompt {template!r}, but "
             f"the model reads at most {limit}; shorten it, or embed it with truncate=True to cut its end off."
         )
-    return [_cut(prompt, limit) for prompt in ids]
+    return [prompt if len(prompt) <= limit else _cut(prompt, limit, tokenizer) for prompt in ids]
 
 
 def _tokenise(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
@@ -184,9 +187,10 @@ def _tokenise(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
     return [list(ids) for ids in encoded["input_ids"]]
 
 
-def _cut(ids: list[int], limit: int) -> list[int]:
-    """The first tokens of a prompt and its end token, which CLIP pools at."""
-    return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
+def _cut(ids: list[int], limit: int, tokenizer: Any) -> list[int]:
+    """The first tokens of a prompt and its end token, which CLIP pools at, where the tokenizer adds one."""
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)
+    return [*ids[: limit - 1], ids[-1]] if ids[-1] in ends else ids[:limit]
 
 
 def _batches(
@@ -196,7 +200,7 @@ def _batches(
     order = sorted(range(len(ids)), key=lambda number: len(ids[number]), reverse=True)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        rows = [torch.tensor(ids[number]) for number in chosen]
+        rows = [torch.tensor(ids[number], dtype=torch.long) for number in chosen]  # none for an empty text
         batch = pad_sequence(rows, batch_first=True, padding_value=padding)
         lengths = torch.tensor([len(row) for row in rows])
         if width is not None:
@@ -206,10 +210,11 @@ def _batches(
 
 
 @torch.inference_mode()
-def _forward(model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+def _forward(model: nn.Module, ids: Tensor, mask: Tensor | None) -> Tensor:
     """Unit length embeddings ``[P, C]`` of token ids ``[P, L]``, float32 on the CPU."""
     device = next(model.parameters()).device
-    features = model.get_text_features(input_ids=ids.to(device), attention_mask=mask.to(device))  # type: ignore[operator]
+    mask = None if mask is None else mask.to(device)
+    features = model.get_text_features(input_ids=ids.to(device), attention_mask=mask)  # type: ignore[operator]
     return unit_length(features.pooler_output.float()).cpu()
 
 
