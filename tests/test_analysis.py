@@ -211,8 +211,8 @@ def test_a_method_that_takes_the_mlp_too_hides_nothing_of_the_original_path(tiny
         methods.register_method(methods.Method("with_mlp", methods.value_value_attention, 4, mlp=True))
         after = attention_analysis(surgeon(tiny_clip, method="with_mlp"), picture(), patch=(0, 0))
     finally:
-        methods._METHODS.clear()
-        methods._METHODS.update(known)
+        methods.registry._METHODS.clear()
+        methods.registry._METHODS.update(known)
     for part in PARTS:
         torch.testing.assert_close(before.cosines_to_cls[part], after.cosines_to_cls[part])
 

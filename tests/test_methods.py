@@ -21,8 +21,8 @@ from clip_surgery_hub.transform import SurgeryState, apply_surgery, remove_surge
 def registry_as_it_was() -> Iterator[None]:
     known = dict(METHODS)
     yield
-    methods._METHODS.clear()
-    methods._METHODS.update(known)
+    methods.registry._METHODS.clear()
+    methods.registry._METHODS.update(known)
 
 
 # The methods of five publications, each in its formula.
@@ -79,7 +79,6 @@ def golden_methods() -> dict[str, Tensor]:
 def test_method_of_another_shape_is_one_entry(
     golden_clip: CLIPModel, golden: dict[str, Tensor], golden_methods: dict[str, Tensor], name: str
 ) -> None:
-    register_method(OTHER_METHODS[name])
     apply_surgery(golden_clip, name)
     assert surgery_state(golden_clip) == SurgeryState(name, OTHER_METHODS[name].default_depth)
     tokens = find_tower(golden_clip).encode(golden["pixel_values_64"])
@@ -97,7 +96,6 @@ def test_last_block_method_equals_its_transcription(
     update = block_update(tower.blocks[-1], states[-2], query_query)
     patches = tower.embed(update)[:, 1:]
     torch.testing.assert_close(patches, golden_methods["clearclip"], rtol=0, atol=1e-5)
-    register_method(OTHER_METHODS["clearclip"])
     apply_surgery(golden_clip, "clearclip")
     operated = tower.encode(golden["pixel_values_64"])[:, 1:]
     torch.testing.assert_close(operated, patches, rtol=0, atol=1e-6)
@@ -122,7 +120,6 @@ def test_none_reads_the_plain_model(
 def test_method_that_asks_for_the_grid_works_on_rectangles(tiny_clip: CLIPModel, whole: bool) -> None:
     """naclip's weights follow rows and columns: turning the picture's grid must turn the result's."""
     pixels = torch.randn(2, 3, 24, 40, generator=torch.Generator().manual_seed(1))
-    register_method(OTHER_METHODS["naclip"])
     tower = find_tower(apply_surgery(tiny_clip, "naclip"))
     vision = tower.vision
     plain_block = tower.blocks[-1]
@@ -143,7 +140,7 @@ def test_method_that_asks_for_the_grid_works_on_rectangles(tiny_clip: CLIPModel,
 
 
 def test_registry_is_read_only_and_holds_the_two() -> None:
-    assert list(METHODS) == ["clip_surgery", "none"]
+    assert list(METHODS) == ["clip_surgery", "gem", "maskclip", "sclip", "clearclip", "naclip", "none"]
     assert METHODS["clip_surgery"].default_depth == 6
     with pytest.raises(TypeError):
         METHODS["mine"] = METHODS["none"]  # type: ignore[index]
@@ -162,7 +159,7 @@ def test_taken_name_is_refused() -> None:
     ("typed", "answer"),
     [
         ("clip_sugery", "did you mean 'clip_surgery'"),
-        ("nothing_like_it", "known are clip_surgery, none"),
+        ("nothing_like_it", "known are clip_surgery, gem,"),
         (None, "unknown method None"),
     ],
 )

@@ -12,14 +12,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from clip_surgery_hub import functional as functional
     from clip_surgery_hub.explanation import Explanation as Explanation
-    from clip_surgery_hub.hub import Entry as Entry
-    from clip_surgery_hub.hub import create_model as create_model
-    from clip_surgery_hub.hub import list_models as list_models
-    from clip_surgery_hub.hub import register_model as register_model
-    from clip_surgery_hub.methods import METHODS as METHODS
-    from clip_surgery_hub.methods import Method as Method
-    from clip_surgery_hub.methods import get_method as get_method
-    from clip_surgery_hub.methods import register_method as register_method
+    from clip_surgery_hub.hub.creating import create_model as create_model
+    from clip_surgery_hub.hub.entry import Entry as Entry
+    from clip_surgery_hub.hub.registry import list_models as list_models
+    from clip_surgery_hub.hub.registry import model_info as model_info
+    from clip_surgery_hub.hub.registry import register_model as register_model
+    from clip_surgery_hub.methods.method import Method as Method
+    from clip_surgery_hub.methods.registry import METHODS as METHODS
+    from clip_surgery_hub.methods.registry import get_method as get_method
+    from clip_surgery_hub.methods.registry import register_method as register_method
     from clip_surgery_hub.model import CLIPSurgery as CLIPSurgery
     from clip_surgery_hub.runs.reading import read_errors as read_errors
     from clip_surgery_hub.runs.reading import read_run as read_run
@@ -33,19 +34,20 @@ if TYPE_CHECKING:
 # Public name -> the module that defines it.
 _HOME = {
     "CLIPSurgery": "model",
-    "Entry": "hub",
+    "Entry": "hub.entry",
     "Explanation": "explanation",
-    "METHODS": "methods",
-    "Method": "methods",
+    "METHODS": "methods.registry",
+    "Method": "methods.method",
     "SentenceExplanation": "sentence",
     "apply_surgery": "transform",
-    "create_model": "hub",
-    "get_method": "methods",
-    "list_models": "hub",
+    "create_model": "hub.creating",
+    "get_method": "methods.registry",
+    "list_models": "hub.registry",
+    "model_info": "hub.registry",
     "read_errors": "runs.reading",
     "read_run": "runs.reading",
-    "register_method": "methods",
-    "register_model": "hub",
+    "register_method": "methods.registry",
+    "register_model": "hub.registry",
     "remove_surgery": "transform",
     "run_dataset": "runs.reading",
     "surgery": "transform",

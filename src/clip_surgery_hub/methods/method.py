@@ -1,27 +1,11 @@
-"""What the patch tokens become in an operated block: one small function and one frozen entry per method.
+"""What a method is: a mixing function, and how the new path goes on with it."""
 
-Every method reads a trained vision tower in another way without touching its weights. Next to the tower's
-own tokens ``x`` (the original path, unchanged) the patch tokens ``y`` take a new path through the last
-``depth`` blocks, starting at ``y = x``. In each of these blocks
-
-    ``u = W_o mix(q, k, v) + b_o``, with q, k and v computed from the original path,
-    ``y <- y + u`` (or ``y <- u`` for a method without residual),
-    ``y <- y + MLP(LN2(y))`` only for a method with MLP.
-
-The new path never feeds back into the original one, so CLS and with it the image embedding stay CLIP's own.
-
-What stands before the patches is the tower's business: CLS in CLIP (tokens = 1 + N), CLS and registers in
-others, nothing in SigLIP. A method mixes all tokens, and the tower takes the patches out of the result.
-"""
-
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 #: What a mixing function may ask for, by the names of its parameters.
 ARGUMENTS: Mapping[str, str] = MappingProxyType(
@@ -109,64 +93,3 @@ class Method:
                 f"on this tower of {blocks} blocks{reason}"
             )
         return depth
-
-
-def value_value_attention(value: Tensor, scale: float) -> Tensor:
-    """Tokens attend where the values agree: `softmax(scale V V') V`, `[B, heads, tokens, head_dim]`.
-
-    The architecture surgery of CLIP Surgery (arXiv 2304.05653, section 3.2): similar values, unlike similar
-    queries and keys, belong to the same thing in the picture. CLS takes part as a key and value.
-    """
-    return scaled_dot_product_attention(value, value, value, scale=scale)
-
-
-_METHODS: dict[str, Method] = {}
-
-#: Every registered method by name, read-only.
-METHODS: Mapping[str, Method] = MappingProxyType(_METHODS)
-
-
-def register_method(method: Method) -> Method:
-    """Add `method` to `METHODS` under its name and return it.
-
-    Raises:
-        ValueError: when the name is taken.
-    """
-    if _METHODS.setdefault(method.name, method) is not method:
-        raise ValueError(
-            f"a method named {method.name!r} is registered already: give yours another name (taken: "
-            f"{', '.join(METHODS)})"
-        )
-    return method
-
-
-def get_method(name: str) -> Method:
-    """The registered method of that name.
-
-    Raises:
-        ValueError: when there is none; the message says which name was probably meant.
-    """
-    if isinstance(name, str) and name in _METHODS:
-        return _METHODS[name]
-    close = difflib.get_close_matches(str(name), METHODS, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown method {name!r}: {meant}known are {', '.join(METHODS)}")
-
-
-register_method(
-    Method(
-        name="clip_surgery",
-        mix=value_value_attention,
-        default_depth=6,
-        reference="A closer look at the explainability of Contrastive language-image pre-training, "
-        "Pattern Recognition 162, 2025, arXiv 2304.05653",
-    )
-)
-register_method(
-    Method(
-        name="none",
-        mix=None,
-        default_depth=0,
-        reference="Learning transferable visual models from natural language supervision, arXiv 2103.00020",
-    )
-)

@@ -1,0 +1,105 @@
+"""How each method mixes the tokens of an operated block: pure functions of what the original path computed.
+
+Softmaxes run over the keys, of each head by itself, and everything that stands before the patches takes part
+as query, key and value. `scale` is the block's own, head_dim ** -0.5. All results are
+`[B, heads, tokens, head_dim]`, the shape of the values.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, pad, scaled_dot_product_attention
+
+#: Standard deviation of the neighbours' window in `neighbour_attention`, in patches.
+NEIGHBOUR_SIGMA = 5.0
+
+
+def value_value_attention(value: Tensor, scale: float) -> Tensor:
+    """Tokens attend where the values agree: `softmax(scale V V') V`, `[B, heads, tokens, head_dim]`.
+
+    The architecture surgery of CLIP Surgery (arXiv 2304.05653, section 3.2): similar values, unlike similar
+    queries and keys, belong to the same thing in the picture. CLS takes part as a key and value.
+    """
+    return scaled_dot_product_attention(value, value, value, scale=scale)
+
+
+def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tensor, scale: float) -> Tensor:
+    """Queries, keys and values each group the tokens, and the mean of the three groupings mixes the values.
+
+    GEM (arXiv 2312.00878). With P^ the tokens of P at unit length,
+
+        `P <- softmax(tau P^ P^') P^` once, for each P of Q, K and V,
+        `mean over the three of softmax(tau P^ P^') V`, `[B, heads, tokens, head_dim]`,
+
+    where `tau = scale * mean over tokens of |normed|` is one number per picture. Lengths and tau are taken
+    in float32 at least.
+    """
+    precise = torch.promote_types(value.dtype, torch.float32)
+    lengths = torch.linalg.vector_norm(normed, dim=-1, dtype=torch.promote_types(normed.dtype, precise))
+    temperature = scale * lengths.mean(dim=-1)[:, None, None, None]
+
+    def attend(tokens: Tensor, values: Tensor | None = None) -> Tensor:
+        unit = normalize(tokens.to(precise), dim=-1)
+        warm, cold = (temperature * unit).to(value.dtype), unit.to(value.dtype)
+        return scaled_dot_product_attention(warm, cold, cold if values is None else values, scale=1.0)
+
+    # One after the other: each stays in the processor's cache, which stacking the three would not.
+    by_query, by_key, by_value = (attend(attend(tokens), value) for tokens in (query, key, value))
+    return (by_query + by_key + by_value) / 3
+
+
+def identity_attention(value: Tensor) -> Tensor:
+    """Every token keeps its own value, `V`: MaskCLIP's identity in place of attention (arXiv 2112.01071)."""
+    return value
+
+
+def correlative_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Tokens attend where queries or keys agree: `(softmax(scale Q Q') + softmax(scale K K')) V`.
+
+    SCLIP (arXiv 2312.01597): a sum of two, not their mean.
+    """
+    by_query = scaled_dot_product_attention(query, query, value, scale=scale)
+    return by_query + scaled_dot_product_attention(key, key, value, scale=scale)
+
+
+def query_query_attention(query: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Tokens attend where the queries agree: `softmax(scale Q Q') V`, as in ClearCLIP (arXiv 2407.12442)."""
+    return scaled_dot_product_attention(query, query, value, scale=scale)
+
+
+def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[int, int]) -> Tensor:
+    """Tokens attend where the keys agree, and near by: `softmax(scale K K' + w) V`, with `neighbour_window`.
+
+    NACLIP (arXiv 2404.08181). The window is the same for all heads and pictures, and made once per call.
+
+    Raises:
+        ValueError: when `grid` has more patches than there are tokens.
+    """
+    rows, columns = grid
+    before = key.shape[-2] - rows * columns
+    if before < 0:
+        raise ValueError(
+            f"a grid of {rows} x {columns} patches (rows x columns) does not fit {key.shape[-2]} tokens: "
+            "pass the grid of the pixels that the tokens come from"
+        )
+    window = neighbour_window(rows, columns, like=key)
+    window = pad(window, (before, 0, before, 0))  # nothing is near what stands before the patches
+    return scaled_dot_product_attention(key, key, value, attn_mask=window, scale=scale)
+
+
+def neighbour_window(rows: int, columns: int, *, like: Tensor) -> Tensor:
+    """How near two patches are: `w = exp(-|distance|^2 / (2 sigma^2))`, `[N, N]`, N = rows * columns.
+
+    The distance is in patches, sigma is `NEIGHBOUR_SIGMA`. Its square is a sum over rows and columns, so that
+    w is the Kronecker product of a window of the rows and one of the columns.
+
+    Args:
+        rows: of the patch grid.
+        columns: of the patch grid.
+        like: a tensor of the device and dtype of the result, which is computed in float32 at least.
+    """
+    precise = torch.promote_types(like.dtype, torch.float32)
+    windows = []
+    for count in (rows, columns):
+        places = torch.arange(count, device=like.device, dtype=precise)
+        windows.append(torch.exp((places[:, None] - places) ** 2 / (-2 * NEIGHBOUR_SIGMA**2)))
+    return torch.kron(*windows).to(like.dtype)
