@@ -1,8 +1,8 @@
 """A model and its surgery into a folder or a repository, which plain `transformers` loads as a plain CLIP.
 
-Beside the weights, the configuration and the tokenizer, as `transformers` writes them, lie the image processor's
-file, ``clip_surgery.json`` with the surgery, ``concepts.json`` where the model knows only so many words, and a
-``README.md``.
+Beside the weights, the configuration and the tokenizer, as `transformers` writes them, lie the file of the image
+processor, ``clip_surgery.json`` with the surgery, ``concepts.json`` where the model knows only so many words,
+and a ``README.md``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clip_surgery_hub.storage import whole_folder
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
 
-# What a loader may read of a model: a file left over from an earlier one would be taken for a part of this one.
+# What a loader may read of a model: a file left from an earlier one would be taken for a part of this one.
 _MODEL_FILES = (
     SURGERY_FILE,
     "config.json",
@@ -116,7 +116,7 @@ def check_can_be_saved(clip: CLIPSurgery) -> None:
 
     if not isinstance(clip.model, PreTrainedModel):
         raise TypeError(
-            f"{type(clip.model).__name__} is not a model of transformers, and no other can be saved or pushed; "
+            f"{type(clip.model).__name__} is not a model of transformers, and no other can be saved; "
             "take it out of its wrapper, or keep its weights with torch.save(clip.model.state_dict(), file)."
         )
     if getattr(clip.model, "peft_config", None):

@@ -6,6 +6,7 @@ import torch
 
 from clip_surgery_hub.checkpoints import transformers_files
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
+from clip_surgery_hub.checkpoints.companions import with_companions
 from clip_surgery_hub.checkpoints.files import reachable
 
 
@@ -24,4 +25,5 @@ def load_checkpoint(
         ValueError: for files that are damaged, incomplete or of no format that is known.
     """
     source = reachable(source, revision)
-    return transformers_files.load(source, dtype=dtype, revision=revision)
+    checkpoint = transformers_files.load(source, dtype=dtype, revision=revision)
+    return with_companions(checkpoint, source, revision)
