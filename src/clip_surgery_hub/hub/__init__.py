@@ -1,8 +1,8 @@
 """Which checkpoints can be named, and the way from a name to a `CLIPSurgery`.
 
-Names are ``architecture.tag`` as in timm: ``clip_vit_base_patch16.openai``. A new checkpoint is one `Entry`: a
-row in ``assets/models/checkpoints.json``, or outside of the project an argument of `register_model`. This room
-loads neither torch nor transformers until a model is created.
+Names are ``architecture.tag`` as in timm: ``clip_vit_base_patch16.openai``. A new checkpoint is one `Entry`:
+a row in ``assets/models/checkpoints.json``, or outside of the project an argument of `register_model`. This
+room loads neither torch nor transformers until a model is created.
 """
 
 from clip_surgery_hub.hub.creating import create_model

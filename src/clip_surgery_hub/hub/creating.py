@@ -74,9 +74,9 @@ def build_model(entry: Entry) -> nn.Module:
     if entry.config is None:
         raise ValueError(f"the entry {entry.name} has no configuration to build a model from")
     if "vision_cfg" in entry.config:
-        from clip_surgery_hub.checkpoints import build_open_clip
+        from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP, TimmCLIPConfig
 
-        return build_open_clip(entry.config, source=entry.name)
+        return TimmCLIP(TimmCLIPConfig(entry.config))
     from transformers import AutoConfig, AutoModel
 
     given = dict(entry.config)

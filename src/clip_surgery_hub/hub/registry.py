@@ -74,7 +74,8 @@ def resolve(name: str) -> str:
         source = _ENTRIES[name].source
         if not source:
             raise ValueError(
-                f"{name} is an architecture without weights: create_model({name!r}, pretrained=False) draws some"
+                f"{name} is an architecture without weights: create_model({name!r}, pretrained=False) draws "
+                "some at random"
             )
         return source
     if name and Path(name).expanduser().is_dir():

@@ -1,8 +1,8 @@
 """The checkpoints that this package knows, read from ``assets/models``.
 
-``architectures.json`` has the figures and the configuration of each architecture, ``checkpoints.json`` a row for
-each checkpoint. What both share is said once: the activation of a row becomes part of its configuration,
-since weights of one architecture were trained with either.
+``architectures.json`` has the figures and the configuration of each architecture, ``checkpoints.json`` a row
+for each checkpoint. The activation is the row's and becomes part of its configuration, since weights of one
+architecture were trained with either.
 """
 
 from __future__ import annotations
