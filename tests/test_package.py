@@ -22,7 +22,7 @@ FLOORS = (
     "transform encoding prompts sam_backends plot model_card",
     "question sentence sam sam_checkpoint plot_tasks plot_sentence sharing",
     "model",
-    "analysis lightning",
+    "analysis lightning evaluate",
     "cli",
 )
 

@@ -1,0 +1,24 @@
+"""The data sets of the evaluation, each read in the layout in which it is distributed."""
+
+from clip_surgery_hub.evaluate.datasets.dataset import (
+    NO_CLASS,
+    VOID,
+    ClassSet,
+    DataSet,
+    Entry,
+    Sample,
+    TaskName,
+)
+from clip_surgery_hub.evaluate.datasets.registry import DATASETS, open_dataset
+
+__all__ = [
+    "DATASETS",
+    "NO_CLASS",
+    "VOID",
+    "ClassSet",
+    "DataSet",
+    "Entry",
+    "Sample",
+    "TaskName",
+    "open_dataset",
+]

@@ -1,0 +1,93 @@
+"""COCO's files of instances: which pictures there are, and what lies in each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["CocoPicture", "paint_instances", "read_instances"]
+
+
+@dataclass(frozen=True)
+class CocoPicture:
+    """A picture in a file of instances.
+
+    Attributes:
+        file_name: of the picture, such as ``000000000139.jpg``.
+        height: in pixels.
+        width: in pixels.
+        instances: what was annotated in it, in the file's order, with ``category_id`` numbered as classes.
+    """
+
+    file_name: str
+    height: int
+    width: int
+    instances: tuple[dict[str, Any], ...]
+
+
+def read_instances(file: Path, ids: Sequence[Sequence[int]], *, outlines: bool) -> tuple[CocoPicture, ...]:
+    """All pictures of a file of instances, in the order of their numbers.
+
+    Args:
+        file: such as ``instances_val2017.json``.
+        ids: T tuples, the category ids of each class.
+        outlines: whether polygons and run lengths are kept.
+
+    Raises:
+        ValueError: it is no file of instances, or of other categories.
+    """
+    numbers = {category: number for number, categories in enumerate(ids) for category in categories}
+    fields = ("category_id", "iscrowd", "segmentation") if outlines else ("category_id",)
+    try:
+        content = json.loads(file.read_bytes())
+        instances: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+        for row in content["annotations"]:
+            kept = {field: row[field] for field in fields}
+            kept["category_id"] = numbers[row["category_id"]]
+            instances[row["image_id"]].append(kept)
+        return tuple(
+            CocoPicture(image["file_name"], image["height"], image["width"], tuple(instances[image["id"]]))
+            for image in sorted(content["images"], key=lambda image: image["id"])
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"The file {file} is no file of COCO's instances ({type(error).__name__}: {error}); get it anew."
+        ) from error
+
+
+def paint_instances(picture: CocoPicture, background: int, file: Path) -> np.ndarray:
+    """The class of each pixel, int16 ``[H, W]``; crowds first, then each instance over those before it.
+
+    Args:
+        picture: with outlines.
+        background: the number of pixels without instance.
+        file: named by the error.
+
+    Raises:
+        ValueError: for outlines that are neither polygons nor run lengths, or those of another size.
+    """
+    from pycocotools import mask as coco
+
+    height, width = picture.height, picture.width
+    segmentation = np.full((height, width), background, np.int16)
+    for instance in sorted(picture.instances, key=lambda instance: not instance["iscrowd"]):
+        outline = instance["segmentation"]
+        try:
+            if isinstance(outline, list):
+                packed = coco.merge(coco.frPyObjects(outline, height, width))
+            elif isinstance(outline["counts"], list):
+                packed = coco.frPyObjects(outline, height, width)
+            else:
+                packed = {"size": outline["size"], "counts": outline["counts"].encode("ascii")}
+            segmentation[coco.decode(packed).astype(bool)] = instance["category_id"]
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"The file {file} has an instance in {picture.file_name} whose outline is damaged ({error}); "
+                "get it anew."
+            ) from error
+    return segmentation

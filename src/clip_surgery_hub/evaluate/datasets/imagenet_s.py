@@ -1,0 +1,52 @@
+"""ImageNet-S, validation: RGB PNGs whose number is red + 256 green; 0 is all else, 1000 is ignored.
+
+The three sets of 919, 300 and 50 classes number their classes from 1, each in its own way.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from clip_surgery_hub.evaluate.datasets.classes import load_classes
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.encoding import Encoding
+from clip_surgery_hub.evaluate.datasets.files import find, read_rgb_mask, stems_in
+from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
+
+__all__ = ["open_imagenet_s"]
+
+_CLASS_FILES = {"919": "imagenet_s", "300": "imagenet_s300", "50": "imagenet_s50"}
+
+
+def open_imagenet_s(entry: Entry, path: Path, split: str) -> DataSet:
+    """Open ``imagenet_s``, split "919", "300" or "50", at ImageNetS919 (300, 50) or the folder that holds it.
+
+    Raises:
+        FileNotFoundError: what is missing is named.
+    """
+    roots = (f"ImageNetS{split}/", "")
+    masks = find(entry, path, [f"{root}validation-segmentation" for root in roots])
+    images = find(entry, masks.parent, ["validation"])
+    folders = sorted(item.name for item in os.scandir(masks) if item.is_dir())
+    files = [
+        MaskedFile(name, images / folder / f"{name}.JPEG", masks / folder / f"{name}.png")
+        for folder in folders
+        for name in stems_in(masks / folder, ".png")
+    ]
+    found = load_classes(_CLASS_FILES[split])
+    if len(folders) != len(found.ids) - 1:  # as the numbers of one set mean other classes in another
+        raise ValueError(
+            f"The folder {masks} has {len(folders)} folders of classes, but ImageNet-S-{split} has "
+            f"{len(found.ids) - 1}: give the folder ImageNetS{split}, or another split "
+            f"({', '.join(entry.splits)})."
+        )
+    encoding = Encoding(found.ids, void=found.void)
+    return MaskedPictures(entry, found.classes, split, files, encoding, read_mask=_read_numbers)
+
+
+def _read_numbers(file: Path) -> np.ndarray:
+    colours = read_rgb_mask(file).astype(np.int32)
+    return colours[..., 0] + 256 * colours[..., 1]
