@@ -5,12 +5,12 @@ To add a family, write its file and name it in `FAMILY_FILES`.
 
 from torch import nn
 
-from clip_surgery_hub.towers import clip, siglip
+from clip_surgery_hub.towers import clip, siglip, timm_eva, timm_resnet, timm_vit
 from clip_surgery_hub.towers.tower import Operation, Tower
 
 __all__ = ["FAMILY_FILES", "Operation", "Tower", "find_tower"]
 
-FAMILY_FILES = (clip, siglip)
+FAMILY_FILES = (clip, siglip, timm_vit, timm_eva, timm_resnet)
 
 
 def find_tower(model: nn.Module) -> Tower:
