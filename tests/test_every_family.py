@@ -9,12 +9,14 @@ import copy
 import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import clip_families
 import pytest
+import siglip_models
+import timm_families
 import torch
 from clip_families import random_model
 from torch import Tensor, nn
@@ -69,6 +71,31 @@ def _clip(name: str, image_embedding: Callable[[Any, Tensor], Tensor] = _feature
     )
 
 
+def _siglip(name: str, image_embedding: Callable[[Any, Tensor], Tensor] = _features) -> Case:
+    return replace(_clip("CLIPModel", image_embedding), make=siglip_models.SUPPORTED[name])
+
+
+def _logits(model: Any, pixels: Tensor) -> Tensor:
+    """The projection of a CLIP's tower is the classifier of timm."""
+    logits: Tensor = model(pixels)
+    return logits
+
+
+def _timm(name: str) -> Case:
+    return replace(_clip("CLIPModel", _logits), make=timm_families.SUPPORTED[name])
+
+
+def _timm_resnet(name: str) -> Case:
+    side = timm_families.RESNET_SIDE
+    return Case(
+        make=timm_families.SUPPORTED[name],
+        image_embedding=_logits,
+        native=(side, side),
+        sizes=((96, 160), (32, 32), (75, 100)),
+        patch=timm_families.RESNET_STRIDE,
+    )
+
+
 #: Every family, by the name of its model. Of CLIP's blocks in transformers a few stand for all of
 #: `clip_families`, which `test_towers.py` goes through.
 CASES: dict[str, Case] = {
@@ -76,6 +103,10 @@ CASES: dict[str, Case] = {
     "CLIPVisionModel": _clip("CLIPVisionModel", _pooled),
     "AltCLIPModel": _clip("AltCLIPModel"),
     "Owlv2Model": _clip("Owlv2Model"),
+    "SiglipModel": _siglip("SiglipModel"),
+    "SiglipVisionModel": _siglip("SiglipVisionModel", _pooled),
+    **{name: _timm(name) for name in timm_families.SUPPORTED if "ResNet" not in name},
+    **{name: _timm_resnet(name) for name in timm_families.SUPPORTED if "ResNet" in name},
 }
 
 
