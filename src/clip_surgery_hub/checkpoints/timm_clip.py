@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,13 +105,8 @@ class TimmCLIP(nn.Module):
         self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
     ) -> CLIPOutput:
         """Unit length embeddings of T texts and B pictures, and the logits ``[B, T]`` between them."""
-        image, text = (
-            nn.functional.normalize(found.pooler_output, dim=-1)
-            for found in (
-                self.get_image_features(pixel_values),
-                self.get_text_features(input_ids, attention_mask),
-            )
-        )
+        found = (self.get_image_features(pixel_values), self.get_text_features(input_ids, attention_mask))
+        image, text = (nn.functional.normalize(cast(Tensor, one.pooler_output), dim=-1) for one in found)
         logits = self.logit_scale.exp() * image @ text.T
         return CLIPOutput(
             logits_per_image=logits, logits_per_text=logits.T, image_embeds=image, text_embeds=text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from clip_surgery_hub.checkpoints.architecture import ResNetShape, TimmShape, Tr
 from clip_surgery_hub.checkpoints.json_files import shortened
 from clip_surgery_hub.checkpoints.open_clip_config import SUPPORTED
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": gelu,
     "gelu_pytorch_tanh": lambda x: gelu(x, approximate="tanh"),
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
@@ -35,16 +36,15 @@ def siglip_vision(shape: TimmShape) -> ViTShape:
         ValueError: for a tower of another kind, or at another size than its own.
     """
     trunk: Any = _created(shape, num_classes=0, global_pool="map")
-    blocks = trunk.blocks if type(trunk).__name__ == "VisionTransformer" else ()
+    blocks: Any = trunk.blocks if type(trunk).__name__ == "VisionTransformer" else ()
     if not len(blocks) or trunk.attn_pool is None or trunk.cls_token is not None:
         raise _refused(shape, trunk, "it is no SigLIP tower")
     first = blocks[0]
     # The pool has the activation, the heads and the MLP of the blocks in transformers.
-    pool = (trunk.attn_pool.num_heads, trunk.attn_pool.mlp.fc1.out_features)
+    pool = trunk.attn_pool
     activation = _activation_of(first.mlp.act)
-    if pool != (first.attn.num_heads, first.mlp.fc1.out_features) or activation != _activation_of(
-        trunk.attn_pool.mlp.act
-    ):
+    own = (first.attn.num_heads, first.mlp.fc1.out_features, activation)
+    if own != (pool.num_heads, pool.mlp.fc1.out_features, _activation_of(pool.mlp.act)):
         raise _refused(shape, trunk, "its pool is not like its blocks")
     return ViTShape(
         TransformerShape(

@@ -62,13 +62,14 @@ def model_info(name: str) -> Entry:
 
 
 def resolve(name: str) -> str:
-    """Where the files of a model are: a folder on this machine, or a hub id.
+    """Where the files of a model are: a folder or a file on this machine, or a hub id.
 
     Args:
-        name: a registered name, an existing folder, or a hub id ``owner/name``.
+        name: a registered name, an existing folder, an existing file of OpenAI's (``*.pt``), or a hub id
+            ``owner/name``.
 
     Raises:
-        ValueError: none of the three (near names are suggested), or an architecture without weights.
+        ValueError: none of these (near names are suggested), or an architecture without weights.
     """
     if name in _ENTRIES:
         source = _ENTRIES[name].source
@@ -78,7 +79,7 @@ def resolve(name: str) -> str:
                 "some at random"
             )
         return source
-    if name and Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().exists():
         return str(Path(name).expanduser())
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         return name
