@@ -1,7 +1,7 @@
 """A model and its surgery into a folder or a repository, which plain `transformers` loads as a plain CLIP.
 
-Beside the weights, the configuration and the tokenizer, as `transformers` writes them, lie the file of the image
-processor, ``clip_surgery.json`` with the surgery, ``concepts.json`` where the model knows only so many words,
+Beside the weights, the configuration and the tokenizer, as `transformers` writes them, lie the file of the
+image processor, ``clip_surgery.json`` with the surgery, ``concepts.json`` where the model knows few words,
 and a ``README.md``.
 """
 
