@@ -6,9 +6,20 @@ from pathlib import Path
 
 
 def find_file(source: str, name: str, revision: str | None) -> Path | None:
-    """A file of the checkpoint, or None where there is none (or none in the cache, without a network)."""
+    """A file of the checkpoint, or None where there is none (or none in the cache, without a network).
+
+    Raises:
+        ValueError: where something else has the name: a folder, a pipe, a link to nothing or to itself.
+        OSError: where the hub refuses, or has no checkpoint of this name.
+    """
     if Path(source).is_dir():
-        return path if (path := Path(source) / name).is_file() else None
+        path = Path(source) / name
+        if path.is_file():
+            return path
+        if path.is_symlink() or path.exists():
+            what = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "no file"
+            raise ValueError(f"{path} is {what}, where the checkpoint must have a file; copy it again.")
+        return None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -16,6 +27,12 @@ def find_file(source: str, name: str, revision: str | None) -> Path | None:
         return Path(hf_hub_download(source, name, revision=revision))
     except EntryNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
+            f"the model {source} cannot be loaded: check the name and the network, or give a folder; "
+            f"list_models() tells what can be named. ({one_line(error)})"
+        ) from error
 
 
 def one_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ __all__ = ["MOST_BYTES", "as_json_object", "plural", "read_json_object", "shorte
 MOST_BYTES = 16 * 2**20
 """The most that is read of a configuration, an index or a header: far more than a large model needs."""
 
-_MOST_LETTERS = 160
+_MOST_LETTERS = 300
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxlong = 2, 8, 4, 80, 40
 
@@ -44,10 +44,13 @@ def as_json_object(content: bytes, where: str) -> dict[str, Any]:
             raise ValueError(f"{shortened(twice)} is said twice")
         return found
 
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number of JSON")
+
     if not content.strip():
         raise ValueError(f"{where} is empty; copy it again.")
     try:
-        found = json.loads(content, object_pairs_hook=each_once)
+        found = json.loads(content, object_pairs_hook=each_once, parse_constant=refuse)
     except (ValueError, RecursionError) as error:  # bytes of no text, and digits without end, are ValueErrors
         raise ValueError(f"{where} is damaged: {shortened(error)}; copy it again.") from error
     if not isinstance(found, dict):

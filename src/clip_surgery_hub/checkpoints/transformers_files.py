@@ -1,106 +1,178 @@
-"""A checkpoint as `save_pretrained` of transformers writes it."""
+"""A checkpoint as `save_pretrained` of transformers writes it.
+
+Its files are judged before transformers is given anything: the configuration, then the weights against the
+model that it describes, which has no memory yet. What was judged is what is loaded; none of its code is run.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
-from clip_surgery_hub.checkpoints.files import find_file, one_line
-from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE, SavedSurgery, read_saved_surgery
+from clip_surgery_hub.checkpoints.configuration import largest_numbers, read_configuration
+from clip_surgery_hub.checkpoints.files import find_file
+from clip_surgery_hub.checkpoints.fitting import (
+    Misfit,
+    Weights,
+    check_amounts,
+    check_kinds,
+    refuse_misfit,
+    without_memory,
+)
+from clip_surgery_hub.checkpoints.json_files import shortened
+from clip_surgery_hub.checkpoints.preprocessing import load_normalisation, load_tokenizer
+from clip_surgery_hub.checkpoints.weights import check_values, read_shards, read_weight_map, read_weights
 from clip_surgery_hub.known_words import read_known_words
-from clip_surgery_hub.pictures import Normalisation
 
-# Any one of them tells that there is a tokenizer; without one transformers makes an empty tokenizer up.
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 # AutoModel would load these without their projection, or (in early transformers 5) without their weights.
 _NAMED = (
     "CLIPVisionModelWithProjection",
     "MetaClip2VisionModelWithProjection",
     "CLIPSegForImageSegmentation",
 )
-_IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+# In the order in which transformers looks for them; the next is not opened where there is one.
+_WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+_CONFIG_FILE = "config.json"
+_ADAPTER_FILE = "adapter_config.json"
 _WORDS_FILE = "concepts.json"
+_WANTED = "it must hold a model of transformers, as save_pretrained writes it"
 
 
 def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint:
-    """Load all that there is of a `Checkpoint`; see `load_checkpoint`.
+    """Load model, tokenizer, normalisation and known words; see `load_checkpoint`.
 
     Raises:
         OSError: where there is no checkpoint, or it cannot be reached.
-        ValueError: for files that are damaged, incomplete or of no model of `transformers`.
+        ValueError: for files that are damaged, incomplete, do not fit each other, hold more than data, or are
+            of no model of `transformers`.
     """
     model = _load_model(source, dtype, revision)
-    tokenizer = normalisation = None
-    if any(find_file(source, name, revision) for name in _TOKENIZER_FILES):
-        tokenizer = _load_tokenizer(source, revision)
-    names = (*_IMAGE_PROCESSOR_FILES, _WORDS_FILE)
-    companions = {name: path for name in names if (path := find_file(source, name, revision))}
-    if any(name in companions for name in _IMAGE_PROCESSOR_FILES):
-        normalisation = _load_normalisation(source, revision)
-    surgery = find_file(source, SURGERY_FILE, revision)
+    words = find_file(source, _WORDS_FILE, revision)
     return Checkpoint(
         model,
-        tokenizer,
-        normalisation,
-        known_words=read_known_words(companions[_WORDS_FILE]) if _WORDS_FILE in companions else None,
-        surgery=SavedSurgery() if surgery is None else read_saved_surgery(surgery),
-        companions={name: path.read_bytes() for name, path in companions.items()},
+        load_tokenizer(source, revision, getattr(model.config, "text_config", None)),
+        load_normalisation(source, revision),
+        None if words is None else read_known_words(words),
     )
 
 
 def _load_model(source: str, dtype: torch.dtype, revision: str | None) -> nn.Module:
-    import transformers
-
+    path = _find_configuration(source, revision)
+    settings = read_configuration(path)
+    weights = _find_weights(source, revision)
+    empty, whole, config = _empty_models(path, settings, weights)
+    kind: Any = type(empty)
+    check_kinds(empty, weights)
+    check_amounts(empty, whole, weights, path)
     try:
-        config = transformers.AutoConfig.from_pretrained(source, revision=revision)
-        architecture = (config.architectures or [""])[0]
-        loader = getattr(transformers, architecture) if architecture in _NAMED else transformers.AutoModel
-        model, found = loader.from_pretrained(
-            source, revision=revision, dtype=dtype, output_loading_info=True
-        )
-    except SafetensorError as error:
-        raise ValueError(f"the weights of {source} are damaged ({error}); copy them again.") from error
-    except (OSError, ValueError) as error:
-        advice = (
-            "it must hold a model of transformers, as save_pretrained writes it"
-            if Path(source).is_dir()
-            else "check the name and the network, or give a folder; list_models() tells what can be named"
-        )
-        kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"the model {source} cannot be loaded: {advice}. ({one_line(error)})") from error
-    if found["missing_keys"]:
-        some = ", ".join(sorted(found["missing_keys"])[:3])
+        with _without_report():
+            model, found = kind.from_pretrained(
+                None,
+                config=config,
+                state_dict=dict(weights.tensors),
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # said below, by name
+            )
+    except Exception as error:  # of whatever it is that does not fit
         raise ValueError(
-            f"the checkpoint {source} lacks {len(found['missing_keys'])} weights of {type(model).__name__} "
-            f"({some}, ...), so its results would be random; give a complete checkpoint."
-        )
-    model = model.clip if architecture == "CLIPSegForImageSegmentation" else model
+            f"the weights of {weights.path} cannot be put into {kind.__name__} ({shortened(error)}); give "
+            "files that belong together."
+        ) from error
+    beyond = set(found["unexpected_keys"]) - whole.state_dict().keys()
+    misfit = Misfit(found["missing_keys"], found["mismatched_keys"], beyond)
+    refuse_misfit(misfit, kind.__name__, weights, path)
+    for name, entry in model.state_dict().items():
+        check_values({name: entry}, weights.files.get(name, weights.path))
+    model.config.name_or_path = source
+    model = model.clip if kind.__name__ == "CLIPSegForImageSegmentation" else model
     model.eval()
     return model  # type: ignore[no-any-return]
 
 
-def _load_tokenizer(source: str, revision: str | None) -> Any:
-    from transformers import AutoTokenizer
+def _find_configuration(source: str, revision: str | None) -> Path:
+    if (adapter := find_file(source, _ADAPTER_FILE, revision)) is not None:
+        raise ValueError(
+            f"{adapter} describes an adapter of peft, which would not be applied; merge it with its model by "
+            "peft, and give that: CLIPSurgery(model)."
+        )
+    if (path := find_file(source, _CONFIG_FILE, revision)) is None:
+        raise ValueError(f"the model {source} cannot be loaded: {_WANTED} ({_CONFIG_FILE} is not there).")
+    return path
 
+
+def _find_weights(source: str, revision: str | None) -> Weights:
+    for name in _WEIGHTS_FILES:
+        if (file := find_file(source, name, revision)) is not None:
+            tensors = read_weights(file)
+            return Weights(file, tensors, dict.fromkeys(tensors, file))
+        if (index := find_file(source, f"{name}.index.json", revision)) is not None:
+            return _find_shards(source, index, revision)
+    raise FileNotFoundError(
+        f"the model {source} cannot be loaded: {_WANTED} ({' or '.join(_WEIGHTS_FILES)} is not there)."
+    )
+
+
+def _find_shards(source: str, index: Path, revision: str | None) -> Weights:
+    shards = {}
+    for shard in sorted(set(read_weight_map(index).values())):
+        file = find_file(source, shard, revision)
+        if file is None:
+            raise ValueError(f"{index} names {shard}, which is not there; copy it again.")
+        shards[shard] = file
+    found = read_shards(index, shards)
+    tensors = {name: tensor for name, (_, tensor) in found.items()}
+    return Weights(index, tensors, {name: file for name, (file, _) in found.items()})
+
+
+def _empty_models(path: Path, settings: dict[str, Any], weights: Weights) -> tuple[nn.Module, nn.Module, Any]:
+    """The model to be loaded, the one saved, which may be larger, both on the meta device; the config."""
+    import transformers
+
+    architecture = (settings.get("architectures") or [""])[0]
+    saved_as: Any = getattr(transformers, architecture, None)
+    is_named = architecture in _NAMED
+    reader = saved_as.config_class if is_named else transformers.AutoConfig
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision)
-    except Exception as error:  # the tokenizers library raises plain Exception on damaged files
-        raise ValueError(f"the tokenizer of {source} cannot be loaded ({one_line(error)}).") from error
+        config = reader.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # the checks of its types raise errors of every kind
+        raise ValueError(
+            f"{path} cannot be read as a configuration of transformers ({shortened(error)}); copy it again."
+        ) from error
+    auto = partial(transformers.AutoModel.from_config, trust_remote_code=False)
+    largest = largest_numbers(settings)
+    model = without_memory(lambda: (saved_as if is_named else auto)(config), weights, path, largest)
+    if not _is_model_of(saved_as, config) or isinstance(model, saved_as):
+        return model, model, config
+    return model, without_memory(lambda: saved_as(config), weights, path, largest), config
 
 
-def _load_normalisation(source: str, revision: str | None) -> Normalisation:
-    from transformers import AutoImageProcessor
+def _is_model_of(kind: Any, config: Any) -> bool:
+    from transformers import PreTrainedModel
 
+    return isinstance(kind, type) and issubclass(kind, PreTrainedModel) and kind.config_class is type(config)
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Leaves the table of weights that do not fit out of the log of this thread: it is said in one line."""
+    thread = threading.get_ident()
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return record.thread != thread or "LOAD REPORT" not in record.getMessage()
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_other)
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"the image processor of {source} cannot be loaded ({one_line(error)}).") from error
-    resample = int(processor.resample)
-    if not processor.do_normalize:
-        return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
-    return Normalisation(tuple(processor.image_mean), tuple(processor.image_std), resample)
+        yield
+    finally:
+        logger.removeFilter(is_other)

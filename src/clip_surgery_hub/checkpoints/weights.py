@@ -1,7 +1,7 @@
 """Files of weights: read as tensors and nothing else, and judged before anything is allocated for them.
 
-A tensor of a file is a view of the file, so that reading costs what is used of it. Nothing that a file holds is
-executed.
+A tensor of a file is a view of the file, so that reading costs what is used of it. Nothing that a file holds
+is executed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clip_surgery_hub.checkpoints.json_files import (
     shortened,
 )
 
-__all__ = ["check_values", "read_shards", "read_weights"]
+__all__ = ["check_values", "read_shards", "read_weight_map", "read_weights"]
 
 # Bytes of a number, by the names of the safetensors format.
 _ITEM_BYTES = {
@@ -55,7 +55,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if not start:
-        raise ValueError(f"the weights {path} are empty; copy the file again.")
+        raise ValueError(f"the weights of {path} are empty; copy the file again.")
     if start == _LFS_POINTER:
         raise ValueError(
             f"{path} is a pointer of Git LFS in place of the weights; fetch them with 'git lfs pull'."
@@ -68,7 +68,7 @@ def read_shards(index: Path, shards: Mapping[str, Path]) -> dict[str, tuple[Path
 
     Args:
         index: ``*.index.json``, whose ``"weight_map"`` says which file holds a tensor.
-        shards: where each of those files is, see `shard_names`.
+        shards: where each of those files is, by the name that the index has for it.
 
     Raises:
         ValueError: for files that are damaged or do not hold what the index says.
@@ -256,4 +256,4 @@ def _judge_zip(path: Path) -> None:
 
 
 def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"the weights {path} are damaged: {why}; copy the file again.")
+    return ValueError(f"the weights of {path} are damaged: {why}; copy the file again.")
