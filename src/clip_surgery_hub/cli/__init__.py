@@ -12,6 +12,7 @@ import typer
 
 from clip_surgery_hub import __version__
 from clip_surgery_hub.cli.analyse import analyse
+from clip_surgery_hub.cli.evaluate import evaluate, sweep
 from clip_surgery_hub.cli.explain import explain
 from clip_surgery_hub.cli.label import label
 from clip_surgery_hub.cli.mask import mask
@@ -29,7 +30,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (explain, points, mask, label, segment, sentence, analyse, predict, status, models):
+COMMANDS = (
+    *(explain, points, mask, label, segment, sentence),
+    *(analyse, predict, status, evaluate, sweep, models),
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
-VOID = -1
-"""Number of pixels whose class is not known: they count nowhere."""
-NO_CLASS = -2
-"""Number of pixels of none of the classes: outside of every object, and not scored in segmentation."""
+from clip_surgery_hub.evaluate.datasets import VOID
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,6 +27,11 @@ class Truth:
     picture: np.ndarray
     labels: Tensor
     segmentation: Tensor | None
+
+    def to(self, device: torch.device) -> Truth:
+        """The same with its tensors on a device."""
+        moved = None if self.segmentation is None else self.segmentation.to(device)
+        return replace(self, labels=self.labels.to(device), segmentation=moved)
 
     def objects(self, background: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """The classes to be found: numbers ``[K]``, masks ``[K, H, W]``, and the valid pixels ``[H, W]``.

@@ -29,6 +29,7 @@ class RowMetric(Metric):
             row's picture in its data set.
     """
 
+    picture: list[Tensor]
     full_state_update = False
     higher_is_better = True
 
@@ -76,9 +77,23 @@ class RowMetric(Metric):
         self._update_count += 1
         self._computed = None
 
+    @property
+    def additions(self) -> int:
+        """How often rows were added."""
+        return len(self.picture)
+
+    def rows_since(self, additions: int) -> dict[str, Tensor]:
+        """The columns of what was added after the first so many additions, before they were gathered."""
+        found = {}
+        for name, (dtype, shape) in self.columns.items():
+            parts = list(getattr(self, name))[additions:]
+            found[name] = torch.cat(parts).to(dtype) if parts else torch.empty(0, *shape, dtype=dtype)
+        return found
+
     def pictures(self) -> Tensor:
         """Numbers of the pictures that have rows, ascending, int64 ``[B]``."""
-        return self._column("picture").unique()
+        numbers: Tensor = self._column("picture").unique()
+        return numbers
 
     def renumbered(self) -> tuple[dict[str, Tensor], int]:
         """:meth:`rows` with the pictures numbered 0, 1, ..., and how many there are."""

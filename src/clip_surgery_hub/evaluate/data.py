@@ -1,0 +1,104 @@
+"""The pictures of a data set with their truth, shared among ranks and workers: each one once."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from clip_surgery_hub.evaluate.datasets import DataSet
+from clip_surgery_hub.evaluate.truth import Truth
+from clip_surgery_hub.sources import PictureReading
+
+__all__ = ["EvaluationData", "Item"]
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """A picture as it is read, and the truth about it.
+
+    Attributes:
+        pixels: uint8 ``[3, H, W]``, whole patches, not normalised.
+        truth: at the picture's own size.
+    """
+
+    pixels: Tensor
+    truth: Truth
+
+
+class EvaluationData(LightningDataModule):
+    """The first pictures of a data set, in any Trainer.
+
+    The pictures are shared among the ranks here: a sampler of Lightning's would fill up the last batches with
+    pictures that come twice.
+
+    Args:
+        dataset: where the pictures are.
+        reading: how they are resized.
+        limit: so many, from the first; None: all.
+        done: numbers of pictures that are left out; a recorder of Lightning's callbacks may say so later.
+        batch_size: pictures that are read together where they have one size.
+        workers: processes per rank that decode; 0: the rank does it itself.
+
+    Raises:
+        ValueError: for a limit or a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        reading: PictureReading,
+        *,
+        limit: int | None = None,
+        done: Container[int] = frozenset(),
+        batch_size: int = 8,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("limit", limit), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        self.dataset, self.reading = dataset, reading
+        self.numbers = range(len(dataset) if limit is None else min(limit, len(dataset)))
+        self.done = done
+        self.batch_size, self.workers = batch_size, workers
+
+    def test_dataloader(self) -> DataLoader[Item]:
+        """The pictures of this rank that are left."""
+        trainer = self.trainer
+        rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        left = [number for number in self.numbers if number not in self.done]
+        return DataLoader(
+            _Items(self.dataset, self.reading, left[rank::ranks]),
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            collate_fn=list,
+        )
+
+
+class _Items(Dataset[Item]):
+    def __init__(self, dataset: DataSet, reading: PictureReading, numbers: Sequence[int]) -> None:
+        self._dataset, self._reading, self._numbers = dataset, reading, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> Item:
+        number = self._numbers[place]
+        sample = self._dataset.sample(number)
+        pixels, _ = self._reading.read(sample.picture)
+        segmentation = None
+        if sample.segmentation is not None:
+            segmentation = torch.from_numpy(sample.segmentation.astype(np.int64))
+        truth = Truth(
+            index=number,
+            picture=np.asarray(sample.picture),
+            labels=torch.from_numpy(sample.labels),
+            segmentation=segmentation,
+        )
+        return Item(pixels, truth)

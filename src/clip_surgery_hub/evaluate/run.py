@@ -1,0 +1,172 @@
+"""A checkpoint, a data set and a task, put together to an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+
+from clip_surgery_hub.evaluate.cases import draw_cases, extreme_cases
+from clip_surgery_hub.evaluate.data import EvaluationData
+from clip_surgery_hub.evaluate.datasets import DataSet
+from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
+from clip_surgery_hub.evaluate.parts import EvaluationFolder
+from clip_surgery_hub.evaluate.readings import Reading
+from clip_surgery_hub.evaluate.recorder import PartRecorder
+from clip_surgery_hub.evaluate.report import class_bars, save_table
+from clip_surgery_hub.evaluate.result import Evaluation, measured
+from clip_surgery_hub.evaluate.tasks import Setting, Task
+from clip_surgery_hub.lightning.settings import weights_digest
+from clip_surgery_hub.model import CLIPSurgery
+from clip_surgery_hub.sam_backends import Sam
+from clip_surgery_hub.sources import PictureReading
+from clip_surgery_hub.windows import window_cells
+
+__all__ = ["evaluate"]
+
+_CASES = 4
+"""So many best and worst pictures are drawn."""
+
+
+def evaluate(
+    clip: CLIPSurgery,
+    dataset: DataSet,
+    task: Task,
+    readings: Sequence[Reading],
+    *,
+    out: str | Path,
+    limit: int | None = None,
+    templates: str | Sequence[str] | None = "paper",
+    size: int | None = None,
+    max_side: int | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    sam: Sam | None = None,
+    sam_name: str | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+    seconds: float = 60.0,
+    callbacks: Sequence[Callback] = (),
+    **trainer_options: Any,
+) -> Evaluation | None:
+    """Measure readings of a checkpoint on a data set; the same call goes on with one that was killed.
+
+    Args:
+        clip: a checkpoint whose tower is not under surgery.
+        dataset: see `datasets.open_dataset`.
+        task: see `tasks.get_task`.
+        readings: see `readings.readings_of`.
+        out: the folder of the evaluation.
+        limit: so many pictures, from the first; None: all.
+        templates: of the class names, see `CLIPSurgery.encode_text`.
+        size: short side in pixels at which pictures are read; None: the checkpoint's own.
+        max_side: longest side in pixels; None: 4 x ``size``.
+        window: side of a sliding window in pixels; None: the picture at once.
+        stride: its step in pixels; None: half of the window.
+        sam: a segmenter for "interact"; None leaves its masks out.
+        sam_name: what the settings call it.
+        batch_size: pictures that are read together where they have one size.
+        workers: processes per rank that decode.
+        seconds: the longest that a measured picture waits to be recorded.
+        callbacks: more of Lightning's.
+        trainer_options: of Lightning's Trainer, such as ``devices``, ``num_nodes``, ``strategy``.
+
+    The folder also gets ``results.json``, ``results.md``, bars per class and the best and worst pictures of
+    every reading.
+
+    Returns:
+        What was measured, on rank 0; None on the other ranks.
+
+    Raises:
+        ValueError, RunError: for a task that the data set's truth does not allow, or settings that
+            contradict each other, before anything is written.
+    """
+    if task.name not in dataset.tasks:
+        raise ValueError(
+            f"{dataset.title} does not tell what the task {task.name!r} needs; measure "
+            f"{' or '.join(dataset.tasks)} there."
+        )
+    classes = dataset.classes
+    texts = [text for synonyms in classes.synonyms for text in synonyms]
+    owner = [number for number, synonyms in enumerate(classes.synonyms) for _ in synonyms]
+    normalisation = clip.known_normalisation
+    reading = PictureReading(
+        size=clip.tower.native_size if size is None else size,
+        patch=clip.tower.patch_size,
+        max_side=max_side,
+        resample=normalisation.resample,
+    )
+    cells = None if window is None else window_cells(window, stride, patch=clip.tower.patch_size)
+    setting = Setting(classes=len(classes.names), background=classes.background, sam=sam)
+    evaluator = SurgeryEvaluator(
+        clip,
+        task=task,
+        setting=setting,
+        readings=readings,
+        class_set=clip.encode_text(texts, templates),
+        owner=torch.tensor(owner),
+        window=cells,
+    )
+    settings = {
+        "dataset": dataset.key,
+        "split": dataset.split,
+        "pictures_in_it": len(dataset),
+        "task": task.name,
+        "model": clip.name,
+        "weights": weights_digest(clip.model),
+        "readings": [one.name for one in readings],
+        "texts": [list(synonyms) for synonyms in classes.synonyms],
+        "templates": templates if templates is None or isinstance(templates, str) else list(templates),
+        "size": reading.size,
+        "max_side": max_side,
+        "window": window,
+        "stride": stride,
+        "interpolation": clip.interpolation,
+        "segmenter": sam_name,
+    }
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    folder = EvaluationFolder(Path(out), settings)
+    folder.check()
+    callbacks = [PartRecorder(folder, seconds=seconds), *callbacks]
+    try:
+        trainer = lightning.Trainer(
+            callbacks=callbacks, **quiet | trainer_options | {"use_distributed_sampler": False}
+        )
+    except (TypeError, MisconfigurationException) as error:  # Lightning raises either, or ValueError
+        raise ValueError(f"The Trainer cannot be made: {error}") from error
+    data = EvaluationData(dataset, reading, limit=limit, batch_size=batch_size, workers=workers)
+    trainer.test(evaluator, data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    evaluation = measured(folder, task, setting, readings, dataset, pictures=data.numbers)
+    evaluation.save(folder.path)
+    save_table(evaluation, folder.path)
+    _draw(evaluation, evaluator, dataset, reading, folder.path)
+    return evaluation
+
+
+def _draw(
+    evaluation: Evaluation,
+    evaluator: SurgeryEvaluator,
+    dataset: DataSet,
+    pictures: PictureReading,
+    folder: Path,
+) -> None:
+    """Bars per class, and the best and worst pictures, of every reading."""
+    for reading in evaluation.readings:
+        class_bars(evaluation, reading).savefig(folder / f"classes_{reading.name}.png", dpi=120)
+        best, worst = extreme_cases(evaluation, reading, _CASES)
+        for name, cases in (("best", best), ("worst", worst)):
+            if cases:
+                drawing = draw_cases(cases, evaluator, reading, dataset, pictures)
+                drawing.savefig(folder / f"{name}_{reading.name}.png", dpi=120)

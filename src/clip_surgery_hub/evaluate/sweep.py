@@ -1,0 +1,190 @@
+"""Which depth, method, size, features and templates are best: all readings of a size from one pass each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clip_surgery_hub.evaluate.datasets import DataSet
+from clip_surgery_hub.evaluate.readings import Reading, readings_of
+from clip_surgery_hub.evaluate.result import Evaluation, Figure
+from clip_surgery_hub.evaluate.run import evaluate
+from clip_surgery_hub.evaluate.tasks import Task
+from clip_surgery_hub.model import CLIPSurgery
+from clip_surgery_hub.runs.durable import replace_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+__all__ = ["Sweep", "SweepPart", "sweep"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SweepPart:
+    """The readings at one size with one set of templates.
+
+    Attributes:
+        size: short side in pixels.
+        templates: name of the set, or "bare text".
+        evaluation: what was measured.
+    """
+
+    size: int
+    templates: str
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sweep:
+    """What was measured.
+
+    Attributes:
+        task: the task, by whose figure readings are compared.
+        parts: one per size and set of templates.
+    """
+
+    task: Task
+    parts: tuple[SweepPart, ...]
+
+    @property
+    def best(self) -> tuple[SweepPart, Figure]:
+        """Where the task's figure is highest, the first among equals."""
+        found = [(part, figure) for part in self.parts for figure in self._figures(part)]
+        return max(found, key=lambda pair: pair[1].value)
+
+    def table(self) -> str:
+        """All of it as a Markdown table, the best in bold."""
+        names = list(dict.fromkeys(figure.name for part in self.parts for figure in part.evaluation.figures))
+        lines = [
+            self.task.about,
+            "",
+            f"{self.parts[0].evaluation.pictures} pictures; in brackets the middle 95% of 1,000 bootstrap "
+            "samples of the pictures.",
+            "",
+            f"| method | depth | features | size | templates | {' | '.join(names)} |",
+            f"|---|---|---|---|---|{'---|' * len(names)}",
+        ]
+        _, best = self.best
+        for part in self.parts:
+            for reading in part.evaluation.readings:
+                found = part.evaluation.of(reading)
+                cells = [_cell(found[name], bold=found[name] is best) for name in names]
+                setting = (reading.method, reading.depth, reading.features, part.size, part.templates)
+                lines.append(f"| {' | '.join(map(str, setting))} | {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+    def plot(self) -> Drawing:
+        """The task's figure over the depth, a line per method, features, size and templates.
+
+        Readings that have one depth only are drawn across.
+        """
+        from matplotlib.figure import Figure as Drawing
+
+        drawing = Drawing(figsize=(8, 5), layout="constrained")
+        axes = drawing.subplots()
+        for part in self.parts:
+            curves: dict[tuple[str, str], list[Figure]] = {}
+            for figure in self._figures(part):
+                curves.setdefault((figure.reading.method, figure.reading.features), []).append(figure)
+            for (method, features), figures in curves.items():
+                label = f"{method}, {features}, {part.size} px, {part.templates}"
+                _draw_curve(axes, sorted(figures, key=lambda one: one.reading.depth), label)
+        axes.set_xlabel("depth: how many of the last blocks are operated on")
+        axes.set_ylabel(f"{self.task.figure} in percent")
+        axes.set_title(self.task.title, fontsize=11)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return drawing
+
+    def save(self, folder: Path) -> None:
+        """Write `sweep.md`, `sweep.json` and `sweep.png` into a folder.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        title = f"# {self.task.title}: sweep\n\n"
+        replace_whole(folder / "sweep.md", (title + self.table()).encode(), part=folder / ".sweep.md")
+        values = [
+            {"size": part.size, "templates": part.templates, **part.evaluation.to_dict()}
+            for part in self.parts
+        ]
+        content = json.dumps(values, indent=2, ensure_ascii=False).encode()
+        replace_whole(folder / "sweep.json", content, part=folder / ".sweep.json")
+        self.plot().savefig(folder / "sweep.png", dpi=130)
+
+    def _figures(self, part: SweepPart) -> list[Figure]:
+        return [figure for figure in part.evaluation.figures if figure.name == self.task.figure]
+
+
+def sweep(
+    clip: CLIPSurgery,
+    dataset: DataSet,
+    task: Task,
+    *,
+    out: str | Path,
+    methods: Sequence[str] = ("none", "clip_surgery"),
+    depths: Sequence[int] | None = None,
+    features: Sequence[str] = ("plain", "surgery"),
+    sizes: Sequence[int | None] = (None,),
+    templates: Mapping[str, str | None] | None = None,
+    **options: Any,
+) -> Sweep:
+    """Measure all combinations; those of one size and one set of templates share one pass over the pictures.
+
+    Args:
+        clip: a checkpoint whose tower is not under surgery.
+        dataset: see `datasets.open_dataset`.
+        task: see `tasks.get_task`.
+        out: the folder; each size and set of templates gets one inside.
+        methods: names out of `methods.METHODS`.
+        depths: for the methods that have more than one; None: from 1 to all blocks.
+        features: "plain", "surgery" or "auto".
+        sizes: short sides in pixels, None for the checkpoint's own.
+        templates: sets of prompt templates by the name they get; None: the paper's ensemble.
+        options: more of :func:`~clip_surgery_hub.evaluate.evaluate`, such as ``limit``.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    blocks = len(clip.tower.blocks)
+    readings: tuple[Reading, ...] = readings_of(
+        methods,
+        blocks=blocks,
+        depths=depths or range(1, blocks + 1),
+        features=features,
+        automatic=task.automatic,
+    )
+    parts = []
+    for name, chosen in (templates or {"paper": "paper"}).items():
+        for size in sizes:
+            side = clip.tower.native_size if size is None else size
+            folder = Path(out) / f"{name.replace(' ', '_')}_{side}"
+            found = evaluate(
+                clip, dataset, task, readings, out=folder, templates=chosen, size=size, devices=1, **options
+            )
+            assert found is not None  # one process has rank 0
+            parts.append(SweepPart(size=side, templates=name, evaluation=found))
+    whole = Sweep(task=task, parts=tuple(parts))
+    whole.save(Path(out))
+    return whole
+
+
+def _cell(figure: Figure, *, bold: bool) -> str:
+    if figure.name == "threshold":
+        return f"{figure.value:.2f}"
+    said = f"{figure.value:.1f} [{figure.low:.1f}, {figure.high:.1f}]"
+    return f"**{said}**" if bold else said
+
+
+def _draw_curve(axes: Any, figures: Sequence[Figure], label: str) -> None:
+    depth = [figure.reading.depth for figure in figures]
+    value = [figure.value for figure in figures]
+    if len(figures) == 1:
+        axes.axhline(value[0], linestyle="--", linewidth=1, label=label, color=f"C{len(axes.lines)}")
+        return
+    (line,) = axes.plot(depth, value, marker="o", label=label)
+    low, high = ([getattr(figure, end) for figure in figures] for end in ("low", "high"))
+    axes.fill_between(depth, low, high, alpha=0.15, color=line.get_color())

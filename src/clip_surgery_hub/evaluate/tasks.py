@@ -1,0 +1,135 @@
+"""The tasks of the paper that can be measured, one entry each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from clip_surgery_hub.evaluate.metrics import (
+    ExplanationMetric,
+    InteractionMetric,
+    RecognitionMetric,
+    RowMetric,
+    SegmentationMetric,
+)
+from clip_surgery_hub.evaluate.readings import Features
+from clip_surgery_hub.sam_backends import Sam
+
+__all__ = ["TASKS", "Setting", "Task", "get_task"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Setting:
+    """What a task's metric has to know of the data.
+
+    Attributes:
+        classes: T.
+        background: number of the background class, None where there is none.
+        sam: the segmenter that is asked, None for none.
+    """
+
+    classes: int
+    background: int | None = None
+    sam: Sam | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One task.
+
+    Attributes:
+        name: what the command line calls it.
+        title: for people.
+        figure: the figure that readings are compared by, in percent.
+        automatic: what the features "auto" are for CLIP Surgery.
+        about: what is measured and how, in one paragraph.
+        metric: makes the metric of one reading.
+    """
+
+    name: str
+    title: str
+    figure: str
+    automatic: Features
+    about: str
+    metric: Callable[[Setting], RowMetric]
+
+
+def _explain(setting: Setting) -> RowMetric:
+    return ExplanationMetric(background=setting.background)
+
+
+def _segment(setting: Setting) -> RowMetric:
+    return SegmentationMetric(classes=setting.classes)
+
+
+def _recognise(setting: Setting) -> RowMetric:
+    return RecognitionMetric(classes=setting.classes)
+
+
+def _interact(setting: Setting) -> RowMetric:
+    return InteractionMetric(sam=setting.sam, background=setting.background)
+
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        task.name: task
+        for task in (
+            Task(
+                name="explain",
+                title="Explainability",
+                figure="mIoU",
+                automatic="surgery",
+                about="Each class that a picture shows is scored by itself, its pixels against all others. "
+                "mIoU: intersection over union at the one threshold that is best for all maps. mSC: heat "
+                "inside minus heat outside, mean over the classes of a picture, then over pictures. "
+                "Pointing: the highest pixel lies on the class.",
+                metric=_explain,
+            ),
+            Task(
+                name="segment",
+                title="Open-vocabulary segmentation",
+                figure="mIoU",
+                automatic="plain",
+                about="The most similar class of every pixel, at the picture's own size. Intersection and "
+                "union are summed over the data set before they are divided, then the mean over the classes "
+                "is taken; once with all classes as candidates, once with those that the picture shows.",
+                metric=_segment,
+            ),
+            Task(
+                name="recognise",
+                title="Multi-label recognition",
+                figure="mAP",
+                automatic="surgery",
+                about="Average precision of the image-level scores over the pictures, mean over the classes. "
+                "The image-level embedding is the same under every method, so only the features count.",
+                metric=_recognise,
+            ),
+            Task(
+                name="interact",
+                title="Text to points to masks",
+                figure="positive points",
+                automatic="surgery",
+                about="The points of each class that a picture shows: on it, off it. With a segmenter also "
+                "the overlap of its mask at these points with the class, for the mask of the highest score "
+                "and for the one that agrees best with the map.",
+                metric=_interact,
+            ),
+        )
+    }
+)
+"""Every task by name."""
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        ValueError: when there is none; the message says which was probably meant.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    close = difflib.get_close_matches(name, TASKS, n=1)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(f"There is no task {name!r}: {meant}There are {', '.join(TASKS)}.")
