@@ -71,23 +71,36 @@ def paint_instances(picture: CocoPicture, background: int, file: Path) -> np.nda
     Raises:
         ValueError: for outlines that are neither polygons nor run lengths, or those of another size.
     """
-    from pycocotools import mask as coco
-
-    height, width = picture.height, picture.width
-    segmentation = np.full((height, width), background, np.int16)
+    segmentation = np.full((picture.height, picture.width), background, np.int16)
     for instance in sorted(picture.instances, key=lambda instance: not instance["iscrowd"]):
-        outline = instance["segmentation"]
         try:
-            if isinstance(outline, list):
-                packed = coco.merge(coco.frPyObjects(outline, height, width))
-            elif isinstance(outline["counts"], list):
-                packed = coco.frPyObjects(outline, height, width)
-            else:
-                packed = {"size": outline["size"], "counts": outline["counts"].encode("ascii")}
-            segmentation[coco.decode(packed).astype(bool)] = instance["category_id"]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            mask = _instance_mask(instance["segmentation"], picture.height, picture.width)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"The file {file} has an instance in {picture.file_name} whose outline is damaged ({error}); "
                 "get it anew."
             ) from error
+        segmentation[mask] = instance["category_id"]
     return segmentation
+
+
+def _instance_mask(outline: Any, height: int, width: int) -> np.ndarray:
+    """Bool ``[H, W]`` of polygons (lists x, y, x, y, ...) or run lengths, as a list or compressed."""
+    from pycocotools import mask as coco
+
+    from clip_surgery_hub.segmentation import rle_to_mask
+
+    if isinstance(outline, list):
+        if not outline or any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline):
+            raise ValueError("a polygon has three corners at least")
+        decoded: np.ndarray = coco.decode(coco.merge(coco.frPyObjects(outline, height, width))).astype(bool)
+        return decoded
+    counts = outline["counts"]
+    if isinstance(counts, str):
+        mask: np.ndarray = rle_to_mask(outline).numpy()
+    else:  # down the columns, zeros first
+        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+        mask = flat.reshape(outline["size"][::-1]).T
+    if mask.shape != (height, width):
+        raise ValueError(f"a mask of {mask.shape} in a picture of {(height, width)}")
+    return mask

@@ -24,12 +24,15 @@ _CLASS_FILES = {"919": "imagenet_s", "300": "imagenet_s300", "50": "imagenet_s50
 def open_imagenet_s(entry: Entry, path: Path, split: str) -> DataSet:
     """Open ``imagenet_s``, split "919", "300" or "50", at ImageNetS919 (300, 50) or the folder that holds it.
 
+    That folder has to have its own name, for the numbers of one set mean other classes in another.
+
     Raises:
         FileNotFoundError: what is missing is named.
     """
-    roots = (f"ImageNetS{split}/", "")
-    masks = find(entry, path, [f"{root}validation-segmentation" for root in roots])
-    images = find(entry, masks.parent, ["validation"])
+    own = f"ImageNetS{split}"
+    root = path if path.resolve().name == own else find(entry, path, [own])
+    masks = find(entry, root, ["validation-segmentation"])
+    images = find(entry, root, ["validation"])
     folders = sorted(item.name for item in os.scandir(masks) if item.is_dir())
     files = [
         MaskedFile(name, images / folder / f"{name}.JPEG", masks / folder / f"{name}.png")
@@ -37,12 +40,6 @@ def open_imagenet_s(entry: Entry, path: Path, split: str) -> DataSet:
         for name in stems_in(masks / folder, ".png")
     ]
     found = load_classes(_CLASS_FILES[split])
-    if len(folders) != len(found.ids) - 1:  # as the numbers of one set mean other classes in another
-        raise ValueError(
-            f"The folder {masks} has {len(folders)} folders of classes, but ImageNet-S-{split} has "
-            f"{len(found.ids) - 1}: give the folder ImageNetS{split}, or another split "
-            f"({', '.join(entry.splits)})."
-        )
     encoding = Encoding(found.ids, void=found.void)
     return MaskedPictures(entry, found.classes, split, files, encoding, read_mask=_read_numbers)
 

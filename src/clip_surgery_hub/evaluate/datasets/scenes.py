@@ -25,7 +25,7 @@ SIDE = 80
 WORLDS: Mapping[str, World] = MappingProxyType(
     {
         "plain": World(size=(SIDE, SIDE)),
-        "crowded": World(size=(SIDE, SIDE), objects=(6, 9), scale=(0.18, 0.32), overlap=0.5),
+        "crowded": World(size=(SIDE, SIDE), objects=(8, 12), scale=(0.15, 0.3), overlap=0.7),
         "held_out": World(size=(SIDE, SIDE), backgrounds=tuple(HELD_OUT)),
     }
 )
