@@ -24,6 +24,7 @@ from clip_surgery_hub.methods.mixing import (
     neighbour_attention,
     query_query_attention,
     self_self_attention,
+    unit_value_attention,
     value_value_attention,
 )
 from clip_surgery_hub.methods.registry import METHODS, get_method, register_method
@@ -39,5 +40,6 @@ __all__ = [
     "query_query_attention",
     "register_method",
     "self_self_attention",
+    "unit_value_attention",
     "value_value_attention",
 ]

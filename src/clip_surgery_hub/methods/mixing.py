@@ -11,6 +11,8 @@ from torch.nn.functional import normalize, pad, scaled_dot_product_attention
 
 #: Standard deviation of the neighbours' window in `neighbour_attention`, in patches.
 NEIGHBOUR_SIGMA = 5.0
+#: How many times the block's own scale `unit_value_attention` takes.
+UNIT_VALUE_SHARPNESS = 8.0
 
 
 def value_value_attention(value: Tensor, scale: float) -> Tensor:
@@ -20,6 +22,17 @@ def value_value_attention(value: Tensor, scale: float) -> Tensor:
     queries and keys, belong to the same thing in the picture. CLS takes part as a key and value.
     """
     return scaled_dot_product_attention(value, value, value, scale=scale)
+
+
+def unit_value_attention(value: Tensor, scale: float) -> Tensor:
+    """Tokens attend where the values point the same way: `softmax(8 scale V^ V^') V`, V^ at unit length.
+
+    What CLIP Surgery (arXiv 2304.05653) names beside `value_value_attention` for the attention pool of CLIP's
+    ResNets. Each head's values are brought to unit length by themselves, in float32 at least, and only for
+    the comparison: what is mixed are the values as they are.
+    """
+    unit = normalize(value.to(torch.promote_types(value.dtype, torch.float32)), dim=-1).to(value.dtype)
+    return scaled_dot_product_attention(unit, unit, value, scale=UNIT_VALUE_SHARPNESS * scale)
 
 
 def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tensor, scale: float) -> Tensor:

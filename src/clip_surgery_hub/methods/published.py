@@ -7,6 +7,7 @@ from clip_surgery_hub.methods.mixing import (
     neighbour_attention,
     query_query_attention,
     self_self_attention,
+    unit_value_attention,
     value_value_attention,
 )
 
@@ -17,6 +18,12 @@ PUBLISHED: tuple[Method, ...] = (
         default_depth=6,
         reference="A closer look at the explainability of Contrastive language-image pre-training, "
         "Pattern Recognition 162, 2025, arXiv 2304.05653",
+    ),
+    Method(
+        name="clip_surgery_normalised",
+        mix=unit_value_attention,
+        default_depth=6,
+        reference="The form of CLIP Surgery (arXiv 2304.05653) meant for CLIP's ResNets",
     ),
     Method(
         name="gem",
