@@ -1,4 +1,4 @@
-"""Every method against golden values and slow transcriptions, on all models of CLIP's blocks; the registry."""
+"""Every method against golden values and slow transcriptions, on all models of CLIP's blocks."""
 
 import copy
 import io
@@ -392,7 +392,7 @@ def test_taken_name_is_refused() -> None:
     ("typed", "answer"),
     [
         ("clip_sugery", "did you mean 'clip_surgery'"),
-        ("nothing_like_it", "known are clip_surgery, gem,"),
+        ("nothing_like_it", "known are clip_surgery, clip_surgery_normalised, gem"),
         (None, "unknown method None"),
     ],
 )
