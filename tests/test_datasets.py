@@ -652,3 +652,29 @@ def test_every_registered_data_set_says_where_it_is_and_what_for() -> None:
         assert entry.page.startswith(("http://", "https://")) is entry.needs_path is (key != "scenes")
     with pytest.raises(TypeError):
         DATASETS["new"] = DATASETS["voc2012"]  # type: ignore[index]
+
+
+def test_the_page_of_the_data_sets_lists_them_as_they_are() -> None:
+    page = (ROOT / "docs" / "datasets.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    listed = {
+        cells[0].strip("`"): cells for cells in rows if cells[0].strip("`") in DATASETS and len(cells) == 6
+    }
+    assert list(listed) == list(DATASETS)
+    for key, (_, classes, tasks, _, splits, page_cell) in listed.items():
+        entry = DATASETS[key]
+        first = int(re.match(r"\d+", classes)[0]) + ("and background" in classes)
+        assert first == entry.classes
+        assert (tasks == "all") is (len(entry.tasks) == 4) and (tasks == "all" or (tasks,) == entry.tasks)
+        if splits:
+            assert tuple(splits.split(", ")) == entry.splits
+        for address in re.findall(r"\((http[^)]+)\)", page_cell):
+            assert address in entry.page
+
+
+def test_the_snippet_of_the_page_that_needs_no_files_runs() -> None:
+    page = (ROOT / "docs" / "datasets.md").read_text()
+    (block,) = re.findall(r"```python\n(from [^`]+split=\"crowded\"[^`]+)```", page)
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert names["sample"].name == "crowded_007"
