@@ -18,7 +18,7 @@ from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.hub import resolve
+from clip_surgery_hub.hub import pinned_revision, resolve
 from clip_surgery_hub.known_words import unseen_words
 from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
 from clip_surgery_hub.question import Question
@@ -112,18 +112,21 @@ class CLIPSurgery:
             device: see the class.
             dtype: of the weights; results are float32 in any case.
             interpolation: see the class; None: as the checkpoint was saved, else "bilinear".
-            revision: branch, tag or commit of a hub id.
+            revision: branch, tag or commit of a hub id; None: the commit that a registered name stands for,
+                else the newest.
 
         Raises:
             ValueError: unknown name, method, depth or interpolation, or damaged files.
             OSError: the files cannot be reached.
             TypeError: the model has no vision tower that is supported.
         """
-        checkpoint = load_checkpoint(resolve(str(name_or_path)), dtype=dtype, revision=revision)
+        name = str(name_or_path)
+        revision = pinned_revision(name) if revision is None else revision
+        checkpoint = load_checkpoint(resolve(name), dtype=dtype, revision=revision)
         surgery = checkpoint.surgery.but(method=method, depth=depth, interpolation=interpolation)
         return cls(
             checkpoint.model,
-            name=str(name_or_path),
+            name=name,
             tokenizer=checkpoint.tokenizer,
             normalisation=checkpoint.normalisation,
             known_words=checkpoint.known_words,
@@ -147,7 +150,8 @@ class CLIPSurgery:
                 ``README.md`` is kept.
             base_model: for the ``README.md``: hub id of the checkpoint it comes from; None: where this model
                 was loaded from, if from the hub.
-            license: for the ``README.md``: of the weights, as the hub spells it ("mit").
+            license: for the ``README.md``: of the weights, as the hub spells it ("mit"); None: the one of the
+                registered name.
 
         Raises:
             FileExistsError: the folder holds something else.

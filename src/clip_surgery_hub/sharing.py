@@ -170,16 +170,17 @@ def _surgery(clip: CLIPSurgery) -> SavedSurgery:
 
 
 def _card(title: str, clip: CLIPSurgery, *, base_model: str | None, license: str | None) -> str:
-    if base_model is None:
-        source = MODELS[clip.name].source if clip.name in MODELS else clip.name
-        # A folder of this machine is nobody else's business.
-        base_model = source if source.count("/") == 1 and not Path(source).exists() else None
+    entry = MODELS.get(clip.name)
+    source = clip.name if entry is None else entry.source or ""
+    # A folder of this machine is nobody else's business.
+    if base_model is None and source.count("/") == 1 and not Path(source).exists():
+        base_model = source
     return model_card(
         title,
         _surgery(clip),
         has_text=hasattr(clip.model, "get_text_features"),
         base_model=None if base_model == title else base_model,
-        license=license,
+        license=license or (entry.licence if entry else None) or None,
     )
 
 
