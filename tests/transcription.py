@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: From a head's q, k, v [B, tokens, head_dim] and scale: how much of each value goes where [B, tokens, tokens].
+#: From a head's q, k, v [B, tokens, head_dim] and scale: how much goes where, [B, tokens, tokens].
 Weights = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
@@ -42,9 +42,12 @@ def query_query(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
     return torch.softmax(q @ q.mT * s, dim=-1)
 
 
+def unit(x: Tensor) -> Tensor:
+    return x / (x**2).sum(-1, keepdim=True).sqrt()
+
+
 def unit_value_unit_value(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
-    unit = v / (v**2).sum(-1, keepdim=True).sqrt()
-    return torch.softmax(unit @ unit.mT * s * 8, dim=-1)
+    return torch.softmax(unit(v) @ unit(v).mT * 8 * s, dim=-1)
 
 
 def keep_value(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
@@ -73,9 +76,6 @@ def key_key_of_neighbours(grid: tuple[int, int]) -> Weights:
 
 def mean_of_three_groupings(normed: Tensor) -> Weights:
     """The mean of softmax(tau p p') over p = q, k, v, each grouped once; tau is each picture's own."""
-
-    def unit(x: Tensor) -> Tensor:
-        return x / (x**2).sum(-1, keepdim=True).sqrt()
 
     def weights(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
         pictures = []
