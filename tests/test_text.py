@@ -247,6 +247,21 @@ def test_texts_of_siglip_are_padded_as_in_training_whatever_the_tokenizer_says(s
     assert torch.equal(embed_texts(siglip, other, TEXTS, templates=OWN), expected)
 
 
+def test_texts_of_siglip_are_lower_case_where_the_tokenizer_is_set_so_but_does_not_do_it(siglip):
+    """As for the fixed resolutions of SigLIP 2, whose tokenizer has a class of transformers that does not."""
+    backend = Tokenizer.from_str(siglip_tokenizer().backend_tokenizer.to_str())
+    backend.normalizer = None
+    own = ["a Photo of a {}.", "{}"]
+    embeds = []
+    for options in ({"do_lower_case": True}, {}):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="</s>", **options)
+        assert tokenizer("CAT")["input_ids"] != tokenizer("cat")["input_ids"]
+        embeds += [embed_texts(siglip, tokenizer, ["CAT", "cat"], templates=own)]
+    lower = embed_texts(siglip, tokenizer, ["cat"], templates=["a photo of a {}.", "{}"])
+    torch.testing.assert_close(embeds[0], lower.expand(2, -1), atol=3e-6, rtol=0)
+    assert (embeds[1][0] - embeds[1][1]).norm() > 1e-2
+
+
 @pytest.mark.parametrize("end", [True, False])
 def test_texts_of_siglip_are_cut_as_its_tokenizer_cuts(siglip, end):
     tokenizer, long = siglip_tokenizer(end=end), "a photo of the large old Cat " * 5

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from clip_surgery_hub.functional import similarity_map, unit_length
 from clip_surgery_hub.settings import Settings
-from clip_surgery_hub.text import context_length
+from clip_surgery_hub.text import context_length, reads_padding
 from clip_surgery_hub.words import Token, Word, tokens_of, words_of
 
 if TYPE_CHECKING:
@@ -211,6 +211,11 @@ def read_caption(model: nn.Module, tokenizer: Any, caption: str) -> ReadCaption:
         raise ValueError(f"{kind} came without tokenizer files, which cut a caption into tokens; add them.")
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes features; call model.eval().")
+    if reads_padding(model):
+        raise ValueError(
+            f"the text tower of {kind} pools the last position, behind the padding, so no token stands for "
+            "the caption and its words cannot be read one by one; give them to explain() as texts instead."
+        )
     tokens = tokens_of(caption, tokenizer, limit=context_length(model, tokenizer))
     device = next(model.parameters()).device
     ids = torch.tensor([[token.id for token in tokens]], device=device)

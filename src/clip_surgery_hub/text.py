@@ -104,6 +104,8 @@ def embed_texts(
     """
     prompts = resolve_templates(templates)
     _check(model, texts)
+    if _lower_cases(model, tokenizer):
+        texts, prompts = _lowered(texts), _lowered(prompts)
     distinct = list(dict.fromkeys(texts))
     if cache is None:
         found = dict(
@@ -133,8 +135,11 @@ def check_texts(
         ValueError: see :func:`embed_texts`.
         TypeError: for a text that is not a string.
     """
+    prompts = resolve_templates(templates)
     _check(model, texts)
-    _prompt_ids(model, tokenizer, texts, resolve_templates(templates), truncate=False)
+    if _lower_cases(model, tokenizer):
+        texts, prompts = _lowered(texts), _lowered(prompts)
+    _prompt_ids(model, tokenizer, texts, prompts, truncate=False)
 
 
 def context_length(model: nn.Module, tokenizer: Any) -> int:
@@ -144,6 +149,23 @@ def context_length(model: nn.Module, tokenizer: Any) -> int:
     if _family(model) == "altclip":  # RoBERTa counts its positions from behind the padding's
         positions -= int(config.pad_token_id) + 1
     return min(positions, int(tokenizer.model_max_length))
+
+
+def reads_padding(model: nn.Module) -> bool:
+    """Whether the text tower pools the last position of the padded prompt, so that no token stands for it."""
+    return _family(model) in _PADDING_IS_READ
+
+
+def _lower_cases(model: nn.Module, tokenizer: Any) -> bool:
+    """Whether the texts were lower-case in training, by a setting that not every tokenizer class obeys.
+
+    The fixed resolutions of SigLIP 2 say so in the settings of a tokenizer of Gemma, whose class does not.
+    """
+    return reads_padding(model) and bool(tokenizer.init_kwargs.get("do_lower_case"))
+
+
+def _lowered(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(text.lower() for text in texts)
 
 
 def _ensembles(
@@ -159,7 +181,7 @@ def _ensembles(
     width = None if _family(model) in _PADDING_IS_IRRELEVANT else context_length(model, tokenizer)
     sums: Tensor | None = None
     for owners, batch, mask in _batches(ids, len(templates), batch_size, width, tokenizer.pad_token_id or 0):
-        unit = _forward(model, batch, None if _family(model) in _PADDING_IS_READ else mask)
+        unit = _forward(model, batch, None if reads_padding(model) else mask)
         sums = torch.zeros(len(texts), unit.shape[1]) if sums is None else sums
         sums.index_add_(0, owners, unit)
     assert sums is not None  # there is a text and a template

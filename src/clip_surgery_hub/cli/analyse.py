@@ -71,9 +71,18 @@ def analyse(
                 write_results(folder, result, lambda place: write_analysis(attention, redundancy, place))
             return result
 
-        return Task("analysing", texts, answer, figures)
+        return Task("analysing", texts, answer, figures, begin=_check_tower)
 
     run(request, prepare)
+
+
+def _check_tower(clip: CLIPSurgery) -> None:
+    from clip_surgery_hub.towers.activations import clip_tower
+
+    try:
+        clip_tower(clip.tower)
+    except TypeError as error:  # a tower that cannot be looked into: bad input here
+        raise ValueError(str(error)) from error
 
 
 def figures(record: Record) -> str:
