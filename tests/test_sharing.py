@@ -5,6 +5,8 @@ The hub is `hub_server.py` on loopback. Its client runs in other processes, sinc
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ from clip_surgery_hub import hub
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.pictures import Normalisation
 
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "src" / "clip_surgery_hub" / "assets"
 TEXTS = ["bench", "person"]
 
 
@@ -570,3 +574,28 @@ def test_the_server_gives_parts_of_files_to_those_who_ask(server: Hub, pushed: d
     whole = server.repositories["someone/clip"].commits[pushed["first"]]["model.safetensors"]
     with urlopen(Request(url, headers={"Range": "bytes=10-19"})) as answer:
         assert (answer.status, answer.read()) == (206, whole[10:20])
+
+
+def test_the_page_about_the_hub_runs(start: Callable[..., Client], server: Hub, tmp_path: Path) -> None:
+    """Line by line, but with what is on this machine in the place of what would have to be downloaded."""
+    on_this_machine = {
+        '"OWNER/clip_surgery_hub"': f'{str(ROOT)!r}, source="local", model="clip_surgery_tiny"',
+        ', "clip_surgery_vit_b16")': ")",
+        '"openai/clip-vit-base-patch16"': repr(str(ASSETS / "clip_vit_tiny.scenes")),
+        "pretrained=True)\ntokens": "pretrained=False)\ntokens",
+        "you/": "someone/",
+    }
+    shutil.copy(ASSETS / "samples" / "scene_1.png", tmp_path / "photo.jpg")
+    client = start(tmp_path / "home", HF_TOKEN="hf_writer", CLIP_SURGERY_CACHE=str(tmp_path / "texts"))
+    client.run(f"import os; os.chdir({str(tmp_path)!r})")
+    told = []
+    page = (ROOT / "docs" / "hub.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        for written, here in on_this_machine.items():
+            block = block.replace(written, here)
+        told.append(
+            client.run(f"{block}\ntold = list(tokens.shape) if 'tokens' in globals() else clip.depth")
+        )
+    assert told == [6, 6, 7, 7, [1, 1 + 196, 512], [1, 1 + 28 * 28, 128]]
+    assert client.run("told = CLIPSurgery.from_pretrained('someone/my-clip').depth") == 7
+    assert server.repositories["someone/my-clip"].commits[client.run("told = commit")]
