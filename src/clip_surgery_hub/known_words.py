@@ -21,8 +21,10 @@ def read_known_words(path: Path) -> frozenset[str]:
     """
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(texts, list) for texts in lists.values()):
+            raise TypeError("a value is no list")
         return frozenset(_words(text for texts in lists.values() for text in texts))
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} must hold lists of texts by name, as JSON ({error}).") from error
 
 

@@ -68,7 +68,12 @@ def fill(
     _refuse(f"{source} lacks", wanted.keys() - tensors.keys(), type(module).__name__)
     _refuse(f"{source} holds what is no part of it:", tensors.keys() - wanted.keys(), type(module).__name__)
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape or tensor.is_complex():
+        if wanted[name].is_floating_point() and not tensor.is_floating_point():
+            raise ValueError(
+                f"the weight {name} of {source} is of {tensor.dtype}, but must be of a floating point dtype; "
+                "copy the file again."
+            )
+        if tensor.shape != wanted[name].shape:
             raise ValueError(
                 f"the weight {name} of {source} has shape {shortened(list(tensor.shape))}, but "
                 f"{list(wanted[name].shape)} is what its configuration says; give files that belong together."

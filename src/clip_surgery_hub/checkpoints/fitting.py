@@ -120,7 +120,7 @@ def check_kinds(model: nn.Module, weights: Weights) -> None:
 
 
 def check_amounts(model: nn.Module, whole: nn.Module, weights: Weights, config: Path) -> None:
-    """Refuse weights that are far fewer or far more numbers than the model has, before memory is taken.
+    """Refuse weights that are far fewer or far more than those of the model, before memory is taken.
 
     Args:
         model: on the meta device.
@@ -133,7 +133,8 @@ def check_amounts(model: nn.Module, whole: nn.Module, weights: Weights, config: 
     """
     held = sum(tensor.numel() for tensor in weights.tensors.values())
     asked, most = _numbers(model), max(_numbers(model), _numbers(whole))
-    if asked <= _FACTOR * held + _FEW and held <= _FACTOR * most + _FEW:
+    are_many = len(weights.tensors) > _FACTOR * len(whole.state_dict()) + 1000
+    if asked <= _FACTOR * held + _FEW and held <= _FACTOR * most + _FEW and not are_many:
         return
     shapes = {name: list(entry.shape) for name, entry in model.state_dict().items()}
     in_files = {name: list(tensor.shape) for name, tensor in weights.tensors.items()}

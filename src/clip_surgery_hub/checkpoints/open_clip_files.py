@@ -18,6 +18,7 @@ from clip_surgery_hub.checkpoints.building import load_open_clip
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
 from clip_surgery_hub.checkpoints.files import find_file
 from clip_surgery_hub.checkpoints.json_files import read_json_object, shortened
+from clip_surgery_hub.checkpoints.open_clip_config import read_architecture
 from clip_surgery_hub.checkpoints.open_clip_tokens import load_open_clip_tokenizer
 from clip_surgery_hub.checkpoints.weights import read_weights
 from clip_surgery_hub.pictures import Normalisation
@@ -50,6 +51,7 @@ def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint
     model_cfg = config.get("model_cfg")
     if not isinstance(model_cfg, dict):
         raise ValueError(f"{config_path} has no model_cfg that describes the model; copy it again.")
+    read_architecture(model_cfg, str(config_path))  # what is wrong with it is wrong in this file
     _check_activation(config, model_cfg, source)
     normalisation = read_normalisation(config.get("preprocess_cfg"), source)
     model = _load_model(source, model_cfg, dtype, revision)

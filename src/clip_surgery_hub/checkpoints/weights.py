@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,8 +148,10 @@ def _read_safetensors(path: Path, size: int) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError, RuntimeError) as error:
+    except SafetensorError as error:
         raise _damaged(path, shortened(error)) from error
+    except RuntimeError as error:  # of the mapping into memory
+        raise ValueError(f"the weights of {path} cannot be read: {shortened(error)}.") from error
 
 
 def _judge_safetensors(path: Path, size: int) -> list[str]:
@@ -214,7 +217,9 @@ def _read_pickle(path: Path, size: int) -> dict[str, Tensor]:
     if in_zip:
         _judge_zip(path)
     try:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about versions of pickle; what matters is an error here
+            stored = torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
     except OSError:
         raise
     except Exception as error:  # the reader raises errors of every kind on damaged files
