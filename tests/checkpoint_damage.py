@@ -1,8 +1,8 @@
 """Small whole checkpoints of every format, and what the kinds of damage to them share.
 
 A kind is a function of a seeded generator and a folder: it damages the folder, and returns regular
-expressions that the refusal must match, among them the name of the file. It is given folders of several formats
-in turn.
+expressions that the refusal must match, among them the name of the file. It is given folders of
+several formats in turn.
 """
 
 import json
