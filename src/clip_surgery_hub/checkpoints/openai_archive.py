@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def load(path: Path, *, dtype: torch.dtype) -> Checkpoint:
         state = named_tensors(modules)
         _check_activation(modules, source)
     else:
+        _check_not_cut_off(path)
         modules, state = {}, read_weights(path)
         if not set(_MARKS) <= state.keys():
             raise ValueError(
@@ -114,6 +116,13 @@ def openai_model_cfg(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
             "image_size": 32 * side("visual.attnpool.positional_embedding"),
         }
     return {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+
+
+def _check_not_cut_off(path: Path) -> None:
+    """A zip is known by its end, too."""
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+            raise ValueError(f"the archive {path} is cut off: its end is missing; copy the file again.")
 
 
 def _check_activation(modules: Mapping[str, ScriptModule], source: str) -> None:

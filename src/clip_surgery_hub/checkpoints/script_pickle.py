@@ -122,7 +122,9 @@ class _Machine:
 
     def since_mark(self) -> list[Any]:
         """Take everything off the stack down to the last mark."""
-        count = next(count for count, value in enumerate(reversed(self.stack)) if value is _MARK)
+        above = (count for count, value in enumerate(reversed(self.stack)) if value is _MARK)
+        if (count := next(above, None)) is None:
+            raise PickleRefused("its data.pkl makes no sense (there is no mark on the stack)")
         values = self.last(count)
         self.stack.pop()
         return values
