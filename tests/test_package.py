@@ -22,7 +22,8 @@ FLOORS = (
     "transform encoding prompts sam_backends plot model_card",
     "question sentence sam sam_checkpoint plot_tasks plot_sentence sharing",
     "model",
-    "analysis lightning evaluate",
+    "analysis lightning",
+    "evaluate",
     "cli",
 )
 
