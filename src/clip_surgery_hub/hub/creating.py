@@ -74,9 +74,9 @@ def build_model(entry: Entry) -> nn.Module:
     if entry.config is None:
         raise ValueError(f"the entry {entry.name} has no configuration to build a model from")
     if "vision_cfg" in entry.config:
-        from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP, TimmCLIPConfig
+        from clip_surgery_hub.checkpoints.building import build_open_clip
 
-        return TimmCLIP(TimmCLIPConfig(entry.config))
+        return build_open_clip(entry.config, source=entry.name)
     from transformers import AutoConfig, AutoModel
 
     given = dict(entry.config)

@@ -16,20 +16,17 @@ from typing import Any
 from clip_surgery_hub.hub.entry import Entry
 
 _ASSETS = Path(__file__).parents[1] / "assets"
-_EVERY_METHOD = ("clip_surgery", "gem", "maskclip", "sclip", "clearclip", "naclip", "none")
 
-#: The methods that the towers of a family take.
-METHODS_OF_FAMILY: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "clip": _EVERY_METHOD,
-        "metaclip_2": _EVERY_METHOD,
-        "altclip": _EVERY_METHOD,
-        "chinese_clip": _EVERY_METHOD,
-        "siglip": _EVERY_METHOD,
-        "siglip2": _EVERY_METHOD,
-        "eva": _EVERY_METHOD,
-        "resnet": ("clip_surgery", "none"),
-    }
+#: What every family of towers is read by; `tests/test_registry.py` tries each with each architecture.
+_EVERY_METHOD = (
+    "clip_surgery",
+    "clip_surgery_normalised",
+    "gem",
+    "maskclip",
+    "sclip",
+    "clearclip",
+    "naclip",
+    "none",
 )
 
 #: How pictures are normalised, by the data set whose statistics were taken: mean and standard deviation.
@@ -57,7 +54,7 @@ def shipped_entries() -> Iterator[Entry]:
         embedding_width=128,
         activation="quick_gelu",
         licence="apache-2.0",
-        methods=METHODS_OF_FAMILY["clip"],
+        methods=_EVERY_METHOD,
         reference="its config.json",
         short="vit_t8",
     )
@@ -74,7 +71,7 @@ def _entry(row: Mapping[str, Any], architecture: Mapping[str, Any]) -> Entry:
         **told,
         **figures,
         config=_with_activation(architecture["config"], row["activation"]),
-        methods=METHODS_OF_FAMILY[architecture["family"]],
+        methods=_EVERY_METHOD,
         mean=mean,
         std=std,
     )
