@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,20 @@ def supported(name: str) -> bool:
     return not vision.keys() & {"no_ln_pre", "ls_init_value"}
 
 
+def without_size_and_activation(name: str) -> str:
+    """What two models share that differ in their pictures, activation or tokenizer alone."""
+    model_cfg = open_clip.get_model_config(name)
+    vision = {key: value for key, value in model_cfg["vision_cfg"].items() if key != "image_size"}
+    vision["timm_model_name"] = re.sub(r"_\d+$", "", vision.get("timm_model_name", ""))
+    text = {key: value for key, value in model_cfg["text_cfg"].items() if key in TEXT or key == "pool_type"}
+    return json.dumps([model_cfg["embed_dim"], vision, text], sort_keys=True)
+
+
 NAMES = open_clip.list_models()
+REAL = {without_size_and_activation(name): name for name in NAMES if supported(name)}
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if supported(name)])
+@pytest.mark.parametrize("name", REAL.values())
 def test_real_models_have_the_parameters_of_open_clip(name: str) -> None:
     model_cfg = open_clip.get_model_config(name)
     custom = model_cfg.pop("custom_text", False)
@@ -400,6 +411,13 @@ def test_a_tokenizer_that_would_mislead_the_model_is_refused(
     save_tokenizer(tmp_path, end=end)
     with pytest.raises(ValueError, match=message):
         load_checkpoint(str(tmp_path))
+
+
+def test_the_description_in_the_documents_is_one() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "formats.md").read_text()
+    model_cfg = json.loads(text.split("```json")[1].split("```")[0])["model_cfg"]
+    expected = open_clip.get_model_config("ViT-B-16-quickgelu")
+    assert read_architecture(model_cfg, "docs") == read_architecture(expected, "OpenCLIP")
 
 
 def test_a_configuration_without_a_model_is_refused(tmp_path: Path) -> None:
