@@ -515,6 +515,19 @@ def test_tower_inside_of_open_clip_is_found() -> None:
     assert find_tower(other.trunk).embedding_width == 64
 
 
+@torch.no_grad()
+def test_projection_of_eva_is_called_where_its_bias_is_added_apart() -> None:
+    """Then it may be anything that takes the place of a linear layer."""
+    model = random_model(SUPPORTED["EVA of CLIP"])
+    before = tokens_of(apply_surgery(copy.deepcopy(model)), pixels())
+    calls: list[nn.Module] = []
+    for block in model.blocks:
+        block.attn.qkv_bias_separate = True
+        block.attn.qkv.register_forward_hook(lambda module, *_: calls.append(module))
+    torch.testing.assert_close(tokens_of(apply_surgery(model), pixels()), before, rtol=0, atol=1e-5)
+    assert calls == [block.attn.qkv for block in model.blocks]
+
+
 def test_rotation_of_another_grid_is_made_without_touching_the_model() -> None:
     model = random_model(eva(use_rot_pos_emb=True, ref_feat_shape=(2, 2)))
     rotation, bits = model.rope.get_embed(), model.rope.get_embed().clone()

@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, cat, nn
 
 from clip_surgery_hub.methods import Method
+from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.tower import Operation
-from clip_surgery_hub.towers.two_paths import Grid, update_from_input
+from clip_surgery_hub.towers.two_paths import update_from_input
 
 
 def all_readings(

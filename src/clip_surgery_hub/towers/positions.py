@@ -3,9 +3,8 @@
 from torch import Tensor, cat
 from torch.nn.functional import interpolate
 
+from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.tower import Interpolation
-
-Grid = tuple[int, int]
 
 
 def resized_positions(

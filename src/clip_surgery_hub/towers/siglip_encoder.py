@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
+from clip_surgery_hub.towers.new_path import Grid, NewPath
 from clip_surgery_hub.towers.tower import Operation
-from clip_surgery_hub.towers.two_paths import Grid, NewPath, moved_on, on_both_paths
+from clip_surgery_hub.towers.two_paths import moved_on, on_both_paths
 
 if TYPE_CHECKING:  # the mixin below stands before this, see `class_change.make_surgery_class`
     from clip_surgery_hub.towers.two_paths import Encoder

@@ -5,6 +5,7 @@ rotated. What stands before the patches (class token, registers) is not rotated 
 """
 
 import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from importlib import import_module
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import linear
 
 from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class, plain_class
-from clip_surgery_hub.towers.positions import Grid
+from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.timm_paths import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
 from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
 from clip_surgery_hub.towers.tower import Tower
@@ -29,6 +30,7 @@ class EvaAttention(AttentionOnTwoPaths):
     """Before timm's `EvaAttention`: one projection or three, no bias of keys, rotated queries and keys."""
 
     qkv: Any
+    qkv_bias_separate: bool
     q_proj: Any
     k_proj: Any
     v_proj: Any
@@ -47,18 +49,25 @@ class EvaAttention(AttentionOnTwoPaths):
             normed: what the attention reads, `[B, tokens, width]`.
             rope: sines and cosines of each patch's place, `[N, 2 * head_dim]`; None where there are none.
         """
-        if self.qkv is None:
-            projected = [project(normed) for project in (self.q_proj, self.k_proj, self.v_proj)]
-        elif self.q_bias is None:
-            projected = list(self.qkv(normed).chunk(3, dim=-1))
-        else:
-            bias = cat([self.q_bias, self.k_bias, self.v_bias])
-            projected = list(linear(normed, self.qkv.weight, bias).chunk(3, dim=-1))
-        query, key, value = (one.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for one in projected)
+        query, key, value = (
+            projected.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for projected in self.projections(normed)
+        )
         query, key = self.q_norm(query), self.k_norm(key)
         if rope is None:
             return query, key, value
         return self.rotated(query, rope).type_as(value), self.rotated(key, rope).type_as(value), value
+
+    def projections(self, normed: Tensor) -> Sequence[Tensor]:
+        """Query, key and value before they are split into heads, `[B, tokens, width]` each."""
+        if self.qkv is None:
+            return [project(normed) for project in (self.q_proj, self.k_proj, self.v_proj)]
+        if self.q_bias is None:
+            return cast(Tensor, self.qkv(normed)).chunk(3, dim=-1)
+        bias = cat([self.q_bias, self.k_bias, self.v_bias])
+        if self.qkv_bias_separate:  # so that what has taken the place of the layer, such as LoRA, is called
+            return cast(Tensor, self.qkv(normed) + bias).chunk(3, dim=-1)
+        return linear(normed, self.qkv.weight, bias).chunk(3, dim=-1)
 
     def rotated(self, tokens: Tensor, rope: Tensor) -> Tensor:
         """Tokens `[B, heads, tokens, head_dim]`, those of patches rotated by their place."""

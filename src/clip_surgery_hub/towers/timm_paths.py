@@ -16,10 +16,8 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from clip_surgery_hub.methods import Method
+from clip_surgery_hub.towers.new_path import Grid, NewPath
 from clip_surgery_hub.towers.tower import Operation
-
-Grid = tuple[int, int]
 
 if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make_surgery_class`
 
@@ -58,21 +56,6 @@ if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make
             raise NotImplementedError
 else:
     Attention = Block = Model = nn.Module
-
-
-class NewPath:
-    """What one operated block is asked, and its answer; lives for one block of one call.
-
-    An opaque object, since some wrappers copy the containers that go into a block.
-    """
-
-    __slots__ = ("grid", "method", "prefix", "update")
-
-    def __init__(self, method: Method, grid: Grid, prefix: int) -> None:
-        self.method = method
-        self.grid = grid
-        self.prefix = prefix
-        self.update: Tensor | None = None
 
 
 class AttentionOnTwoPaths(Attention):
@@ -235,7 +218,7 @@ def through_blocks(
             "model without it, or call eval()"
         )
     for block in blocks[-depth:]:
-        new_path = NewPath(method, grid, prefix)
+        new_path = NewPath(method, grid, prefix=prefix)
         original = run(block, original, new_path=new_path)
         update = cast(Tensor, new_path.update)
         patches = patches + update if method.residual else update

@@ -14,7 +14,8 @@ from clip_surgery_hub.towers.class_change import (
     refuse_replaced_forward,
     restore_classes,
 )
-from clip_surgery_hub.towers.positions import Grid, resized_positions
+from clip_surgery_hub.towers.new_path import Grid
+from clip_surgery_hub.towers.positions import resized_positions
 from clip_surgery_hub.towers.timm_paths import through_blocks
 from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class, plain_class
-from clip_surgery_hub.towers.positions import Grid
+from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.timm_paths import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
 from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
 from clip_surgery_hub.towers.tower import Tower

@@ -20,9 +20,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clip_surgery_hub.methods import Method
+from clip_surgery_hub.towers.new_path import Grid, NewPath
 from clip_surgery_hub.towers.tower import Operation
-
-Grid = tuple[int, int]
 
 #: Hooks of this module record hidden states and attentions, and are left in place once installed.
 CAPTURE = "transformers.utils.output_capturing"
@@ -49,23 +48,6 @@ if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make
         layers: nn.ModuleList
 else:
     Attention = Encoder = nn.Module
-
-
-class NewPath:
-    """What one operated block is asked, and its answer; lives for one block of one call.
-
-    `prefix` counts the tokens before the patches: 1 for CLS, 0 where there is none. An opaque object, since
-    some wrappers copy the containers that go into a block.
-    """
-
-    __slots__ = ("cls_only", "grid", "method", "prefix", "update")
-
-    def __init__(self, method: Method, grid: Grid | None, *, cls_only: bool = False, prefix: int = 1) -> None:
-        self.method = method
-        self.grid = grid
-        self.cls_only = cls_only
-        self.prefix = prefix
-        self.update: Tensor | None = None
 
 
 class AttentionWithSurgery(Attention):
