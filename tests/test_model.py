@@ -432,8 +432,8 @@ def copy_of(folder, target):
 
 
 def test_a_registered_name_and_a_folder_load_the_same(folder, clip, monkeypatch):
-    entries = {"clip_test.random": hub.Entry(name="clip_test.random", source=str(folder))}
-    monkeypatch.setattr(hub, "_ENTRIES", entries)
+    entry = hub.Entry(name="clip_test.random", source=str(folder))
+    monkeypatch.setitem(hub.registry._ENTRIES, entry.name, entry)
     named = CLIPSurgery.from_pretrained("clip_test.random", depth=2)
     assert (named.name, named.method, named.depth) == ("clip_test.random", "clip_surgery", 2)
     assert named.logit_scale == pytest.approx(1 / 0.07, rel=1e-4)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.checkpoints import load_checkpoint
+from clip_surgery_hub.checkpoints.activation import correct_activation
 from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS
 from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.encoding import EncodedImages, encode_pictures
 from clip_surgery_hub.explanation import Explanation
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.hub import pinned_revision, resolve
+from clip_surgery_hub.hub import known_activation, pinned_revision, resolve
 from clip_surgery_hub.known_words import unseen_words
 from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
 from clip_surgery_hub.question import Question
@@ -122,7 +123,10 @@ class CLIPSurgery:
         """
         name = str(name_or_path)
         revision = pinned_revision(name) if revision is None else revision
-        checkpoint = load_checkpoint(resolve(name), dtype=dtype, revision=revision)
+        source = resolve(name)
+        checkpoint = load_checkpoint(source, dtype=dtype, revision=revision)
+        if activation := known_activation(source):
+            correct_activation(checkpoint.model, activation, source=source)
         surgery = checkpoint.surgery.but(method=method, depth=depth, interpolation=interpolation)
         return cls(
             checkpoint.model,

@@ -9,6 +9,7 @@ from clip_surgery_hub.hub.creating import create_model
 from clip_surgery_hub.hub.entry import Entry
 from clip_surgery_hub.hub.registry import (
     MODELS,
+    known_activation,
     list_models,
     model_info,
     pinned_revision,
@@ -20,6 +21,7 @@ __all__ = [
     "MODELS",
     "Entry",
     "create_model",
+    "known_activation",
     "list_models",
     "model_info",
     "pinned_revision",

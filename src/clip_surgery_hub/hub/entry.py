@@ -27,14 +27,15 @@ class Entry:
             ``vision_cfg``. None: whatever the files at `source` say.
         revision: commit of the hub id whose files were looked at; it is loaded where no other is asked for.
             None: none is known, so that the newest is loaded.
-        format: whose files they are: "transformers" (config.json), or "open_clip" (open_clip_config.json).
+        format: whose files they are: "transformers" (config.json), or "open_clip" (open_clip_config.json,
+            beside which some have a config.json as well).
         family: of the vision tower, as docs/models.md lists them.
         native_size: side of the pictures it was trained on, in pixels.
         patch: side of a patch in pixels; for a ResNet of a cell of its last feature map.
         width: channels of a token inside the vision tower.
         embedding_width: C, the width of the space that pictures and texts share.
-        activation: of the MLPs, by its name in `transformers`; of a tower of timm: of those of its text
-            tower, for timm's name says the rest. "" where nothing is known.
+        activation: of the MLPs, by its name in `transformers`, whatever the files say; of a tower of timm: of
+            those of its text tower, for timm's name says the rest. "" where nothing is known.
         mean: what is subtracted of red, green and blue in [0, 1].
         std: what they are divided by afterwards.
         licence: of the weights, by its name on the hub; "" where none is stated.

@@ -93,6 +93,11 @@ def pinned_revision(name: str) -> str | None:
     return _ENTRIES[name].revision if name in _ENTRIES else None
 
 
+def known_activation(source: str) -> str | None:
+    """The activation that the weights at a source were trained with, where an entry says so."""
+    return next((entry.activation or None for entry in _ENTRIES.values() if entry.source == source), None)
+
+
 def _advice(name: str) -> str:
     """At most three near names, in full, for a name or a short name that is not quite right."""
     meant = {spelling: entry.name for entry in _ENTRIES.values() for spelling in entry.names}
