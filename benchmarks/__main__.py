@@ -1,4 +1,4 @@
-"""Measure, and print the table: `python -m benchmarks [forward] [methods] [similarity] [texts] [memory] [predict]`."""
+"""Measure, and print the table: `python -m benchmarks`, or with the names of the groups that are wanted."""
 
 import os
 import platform
