@@ -71,7 +71,8 @@ def draw_cases(
     """
     from matplotlib.figure import Figure as Drawing
 
-    drawing = Drawing(figsize=(2.2 * (_MAPS + 2), 2.4 * len(cases)), layout="constrained")
+    drawing = Drawing(figsize=(2.2 * (_MAPS + 2), 2.6 * len(cases)))
+    drawing.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.16 / len(cases), wspace=0.05, hspace=0.25)
     grid = drawing.subplots(len(cases), _MAPS + 2, squeeze=False)
     for axes, case in zip(grid, cases, strict=True):
         for one in axes:

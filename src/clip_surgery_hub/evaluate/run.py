@@ -51,6 +51,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int = 0,
     seconds: float = 60.0,
+    draw: bool = True,
     callbacks: Sequence[Callback] = (),
     **trainer_options: Any,
 ) -> Evaluation | None:
@@ -73,11 +74,11 @@ def evaluate(
         batch_size: pictures that are read together where they have one size.
         workers: processes per rank that decode.
         seconds: the longest that a measured picture waits to be recorded.
+        draw: also draw bars per class and the best and worst pictures of every reading, some seconds each.
         callbacks: more of Lightning's.
         trainer_options: of Lightning's Trainer, such as ``devices``, ``num_nodes``, ``strategy``.
 
-    The folder also gets ``results.json``, ``results.md``, bars per class and the best and worst pictures of
-    every reading.
+    The folder also gets ``results.json`` and ``results.md``.
 
     Returns:
         What was measured, on rank 0; None on the other ranks.
@@ -151,7 +152,8 @@ def evaluate(
     evaluation = measured(folder, task, setting, readings, dataset, pictures=data.numbers)
     evaluation.save(folder.path)
     save_table(evaluation, folder.path)
-    _draw(evaluation, evaluator, dataset, reading, folder.path)
+    if draw:
+        _draw(evaluation, evaluator, dataset, reading, folder.path)
     return evaluation
 
 

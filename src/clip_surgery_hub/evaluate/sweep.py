@@ -163,7 +163,16 @@ def sweep(
             side = clip.tower.native_size if size is None else size
             folder = Path(out) / f"{name.replace(' ', '_')}_{side}"
             found = evaluate(
-                clip, dataset, task, readings, out=folder, templates=chosen, size=size, devices=1, **options
+                clip,
+                dataset,
+                task,
+                readings,
+                out=folder,
+                templates=chosen,
+                size=size,
+                draw=False,
+                devices=1,
+                **options,
             )
             assert found is not None  # one process has rank 0
             parts.append(SweepPart(size=side, templates=name, evaluation=found))
