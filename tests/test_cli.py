@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from command_line import Answer, Run, checkpoint, command, files_in, place  # noqa: F401
 from PIL import Image
 
-from clip_surgery_hub import CLIPSurgery, list_models
+from clip_surgery_hub import CLIPSurgery, list_models, model_info
 from clip_surgery_hub.plot import overlay
 
 
@@ -249,6 +250,57 @@ def test_the_models_that_can_be_named_are_listed(run: Run) -> None:
     )
     answer = run("models", "resnet*")
     assert (answer.code, answer.out) == (2, "") and "No model matches 'resnet*'" in answer.err
+
+
+def test_models_are_told_in_lines_that_are_never_cut(run: Run) -> None:
+    lines = run("models", "*b16*").out.splitlines()
+    [line] = [line for line in lines if line.startswith("clip_vit_base_patch16.openai ")]
+    assert re.split(r" {2,}", line) == [
+        "clip_vit_base_patch16.openai",
+        "clip",
+        "224",
+        "16",
+        "512",
+        "mit",
+        "openai/clip-vit-base-patch16",
+        "OpenAI's 400 million pairs: the one of the paper",
+    ]
+    [bundled] = run("models", "clip_vit_tiny").out.splitlines()
+    assert "  apache-2.0  bundled  drawn scenes" in bundled
+
+
+def test_models_are_told_in_json(run: Run) -> None:
+    answer = run("models", "clip_vit_*.openai", "--json")
+    told = {facts["name"]: facts for facts in json.loads(answer.out)}
+    assert list(told) == list_models("clip_vit_*.openai")
+    large = told["clip_vit_large_patch14_336.openai"]
+    assert (large["native_size"], large["patch"], large["embedding_width"]) == (336, 14, 768)
+    assert (large["source"], large["activation"]) == ("openai/clip-vit-large-patch14-336", "quick_gelu")
+    assert "clip_surgery" in large["methods"] and "config" not in large
+
+
+@pytest.mark.parametrize("width", [120, 80])
+def test_models_on_a_terminal_keep_their_names_whole(width: int) -> None:
+    reader, writer = os.openpty()
+    environment = os.environ | {"COLUMNS": str(width), "TERM": "xterm"}
+    command = [sys.executable, "-m", "clip_surgery_hub.cli", "models", "*.openai"]
+    with subprocess.Popen(command, stdout=writer, env=environment) as process:
+        os.close(writer)
+        told = b""
+        while True:
+            try:
+                told += (part := os.read(reader, 65536))
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+    os.close(reader)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", told.decode())
+    assert all(name in text and model_info(name).source in text for name in list_models("*.openai"))
+    assert ("pixels" in text) == (width == 120)  # a table has a heading
+    if width == 120:
+        assert max(map(len, text.splitlines())) <= width
 
 
 COMMANDS = ["explain", "points", "mask", "label", "segment", "sentence", "analyse", "models"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from clip_surgery_hub.hub.creating import build_model
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 # Parameters as published: in millions in OpenCLIP's docs/model_profile.csv, by OpenCLIP's names of models ...
 PUBLISHED_MILLIONS = {
@@ -211,7 +214,7 @@ def check_vision(ours: dict[str, Any], published: dict[str, Any]) -> None:
 
 
 def in_timm(entry: Entry) -> str | None:
-    """A tower of timm with the same weights, or others of the same publication, that has a licence of its own.
+    """A tower of timm with the same weights or others of the same publication, with a licence of its own.
 
     timm says apache-2.0 where nothing else is known, which is no statement.
     """
@@ -245,3 +248,12 @@ def test_the_number_of_parameters_is_the_published_one(name: str) -> None:
 def test_as_many_parameters_as_the_published_file_holds(name: str) -> None:
     gigabytes = measured(MODELS[name]).parameters * 4 / 1e9
     assert gigabytes == pytest.approx(PUBLISHED_GIGABYTES[name], rel=0.003)
+
+
+def test_the_tables_of_the_documents_are_those_of_the_registry() -> None:
+    make = runpy.run_path(str(DOCS / "make_models.py"))
+    written = (DOCS / "models.md").read_text()
+    assert written == make["page"](), "python docs/make_models.py writes them anew"
+    assert set(re.findall(r"^\| `(\S+)` \|", written, re.MULTILINE)) == set(MODELS)
+    for page in (DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"):
+        assert f" {len(MODELS)} " in page.read_text()
