@@ -104,7 +104,7 @@ def test_the_cache_of_torch_hub_loads_explains_lists_and_helps(python: Path, che
         "assert 'clip_surgery_hub' not in sys.modules and 'transformers' not in sys.modules\n"
         "clip = torch.hub.load(repo, 'clip_surgery_tiny', device='cpu', **github)\n"
         "result = clip.explain(picture, texts)\n"
-        "told = dict(names=names, helps=helps, scores=result.scores.tolist(), same_path=path == sys.path,\n"
+        "told = dict(names=names, helps=helps, scores=result.scores.tolist(), path=[path, sys.path],\n"
         "    heat=result.heatmaps()[0].flatten()[::997].tolist(),\n"
         "    home=sys.modules['clip_surgery_hub'].__file__,\n"
         "    version=clip.settings().versions['clip-surgery-hub'])",
@@ -113,7 +113,12 @@ def test_the_cache_of_torch_hub_loads_explains_lists_and_helps(python: Path, che
     own = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", device="cpu").explain(PICTURE, TEXTS)
     assert found["scores"][0] == pytest.approx(own.scores[0].tolist(), abs=1e-6)
     assert found["heat"] == pytest.approx(own.heatmaps()[0].flatten()[::997].tolist(), abs=1e-5)
-    assert found["same_path"] and found["version"] == "not installed"
+    before, after = found["path"]
+    assert [
+        place for place in after if place in before
+    ] == before  # some versions of torch add a folder of theirs
+    assert not [place for place in after if str(checkout) in place]
+    assert found["version"] == "not installed"
     assert found["home"] == str(checkout / "src" / "clip_surgery_hub" / "__init__.py")
     assert set(found["names"]) == set(entry_points())
     assert len(found["names"]) >= 12 and {"clip_surgery", "clip_surgery_vit_b16"} <= set(found["names"])
@@ -136,8 +141,7 @@ def test_the_dependencies_are_those_that_the_package_imports(python: Path, check
         "clip = torch.hub.load(checkout, 'clip_surgery_tiny', source='local', method='none')\n"
         "result = clip.explain(picture, texts)\n"
         "result.points(), result.segment(), result.scores, result.save('saved')\n"
-        "with torch.device('meta'):\n"
-        "    torch.hub.load(checkout, 'clip_surgery_rn50', source='local', pretrained=False, device='meta')\n"
+        "torch.hub.load(checkout, 'clip_surgery_rn50', source='local', pretrained=False)\n"
         "told = sorted(used - set(sys.stdlib_module_names) - {'clip_surgery_hub'})",
         checkout,
     )
