@@ -241,7 +241,9 @@ def test_resnet_has_the_numbers_of_the_transcription(name: str, method: str) -> 
             pooled.append(own[:, :1] @ v)
             mixed.append(weights[:, 1:] @ v)
         tokens = torch.cat([torch.cat(pooled, dim=-1), torch.cat(mixed, dim=-1)], dim=1)
-        expected = normalize(tokens if model.num_classes == 0 else linear(pool.proj, tokens), dim=-1)
+        expected = normalize(
+            tokens if isinstance(pool.proj, nn.Identity) else linear(pool.proj, tokens), dim=-1
+        )
         apply_surgery(model, method)
         found = tokens_of(model, given, interpolation)
         remove_surgery(model)
