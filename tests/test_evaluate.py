@@ -1,6 +1,7 @@
 """Evaluations as a whole: right figures for any number of ranks, kills, resumption, reports, commands."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,25 +137,18 @@ def test_windows_read_each_reading_by_itself(clip: CLIPSurgery, measure: Measure
     assert figures_of(single) == pytest.approx(expected, abs=1e-3)
 
 
-RANKS = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from clip_surgery_hub.cli import app
-sys.argv = ["clip-surgery", "evaluate", "scenes", "--templates", "none", "--limit", sys.argv[1],
-            "--accelerator", "cpu", "--devices", sys.argv[2], "--strategy", sys.argv[3], "--out", sys.argv[4]]
-app()
-"""
-
-
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int) -> None:
     """Real processes; 7 pictures are shared unequally."""
-    script = tmp_path / "evaluate.py"
-    script.write_text(RANKS)
-    given = [str(LIMIT), str(ranks), "ddp", str(tmp_path / "run")]
-    subprocess.run([sys.executable, str(script), *given], check=True, timeout=600, capture_output=True)
+    given = ["evaluate", "scenes", "--templates", "none", "--limit", LIMIT, "--out", tmp_path / "run"]
+    given += ["--accelerator", "cpu", "--devices", ranks, "--strategy", "ddp"]
+    program = [Path(sys.executable).with_name("clip-surgery"), *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [str(part) for part in program], env=environment, timeout=600, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("| clip_surgery | 6 |") == 1  # one rank alone tells
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["pictures"] == LIMIT
     found = {
@@ -183,8 +177,9 @@ class Kill(lightning.Callback):
 clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", method="none", device="cpu")
 remove_surgery(clip.model)
 readings = readings_of(["none", "clip_surgery"], blocks=8)
-evaluate(clip, open_dataset("scenes"), get_task("explain"), readings, out=sys.argv[1], limit=7, templates=None,
-         draw=False, batch_size=1, seconds=0.0, callbacks=[Kill()], accelerator="cpu", devices=1)
+evaluate(clip, open_dataset("scenes"), get_task("explain"), readings, out=sys.argv[1], limit=7,
+         templates=None, draw=False, batch_size=1, seconds=0.0, callbacks=[Kill()],
+         accelerator="cpu", devices=1)
 """
 
 

@@ -117,10 +117,8 @@ class SurgeryEvaluator(lightning.LightningModule):
         """Log the figures over all pictures of all ranks."""
         for reading in self.readings:
             figures = self.metric(reading).compute()
-            self.log_dict(
-                {f"{reading.name}/{name}": value.float() for name, value in figures.items()},
-                rank_zero_only=True,
-            )
+            named = {f"{reading.name}/{name}": value.float() for name, value in figures.items()}
+            self.log_dict(named, sync_dist=True)  # every rank has them already: their mean is the same
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Leave the batch: pictures of one size are moved together."""

@@ -35,7 +35,7 @@ def intervals(metric: RowMetric, *, resamples: int = 1000, seed: int = 0) -> dic
     Returns:
         Lower and upper end by figure; empty where no picture counted.
     """
-    figures = metric.compute()
+    figures = metric.figures()
     if not figures:
         return {}
     rows, pictures = metric.renumbered()

@@ -158,7 +158,7 @@ def _figures(reading: Reading, metric: RowMetric) -> list[Figure]:
     ends = intervals(metric)
     return [
         Figure(reading=reading, name=name, value=float(value), low=ends[name][0], high=ends[name][1])
-        for name, value in metric.compute().items()
+        for name, value in metric.figures().items()
     ]
 
 

@@ -89,7 +89,7 @@ class ExplanationMetric(RowMetric):
     def per_class(self, classes: int) -> Figures:
         """The figures of each class over its own maps, at the threshold that is best for all classes."""
         rows = self.rows()
-        label, step = rows["label"], round(float(self.compute()["threshold"]) * STEPS)
+        label, step = rows["label"], round(float(self.figures()["threshold"]) * STEPS)
         contrast, known = rows["contrast"], rows["contrast"].isfinite()
         return {
             "IoU": 100 * mean_by(rows["overlap"][:, step], label, classes),

@@ -35,7 +35,7 @@ class RecognitionMetric(RowMetric):
             }
         )
 
-    def compute(self) -> Figures:
+    def figures(self) -> Figures:
         """See the class; by torchmetrics."""
         precisions = self.per_class(self.classes)["AP"]
         known = precisions[precisions.isfinite()]

@@ -102,7 +102,11 @@ class RowMetric(Metric):
         return rows, len(pictures)
 
     def compute(self) -> Figures:
-        """Every figure, a float64 scalar each; empty where no picture counted."""
+        """Every figure over the rows of all ranks; see :meth:`figures`."""
+        return self.figures()
+
+    def figures(self) -> Figures:
+        """Every figure over the rows that are here, a float64 scalar each; empty where no picture counted."""
         rows, pictures = self.renumbered()
         if not pictures:
             return {}
