@@ -27,12 +27,15 @@ def apply_surgery(model: Model, method: str = "clip_surgery", depth: int | None 
     Afterwards `last_hidden_state` of the tower `[B, 1+N, width]` holds CLS of the original path and the
     patches of the new path (see `methods`), both before the post-layernorm; `find_tower(model).embed` maps
     them into the space of the texts. Image embeddings, logits, and `hidden_states` and `attentions` where
-    asked for are those of the plain model. Weights, state dict keys and parameters stay the same objects:
+    asked for are those of the plain model. A SigLIP has no CLS: there `last_hidden_state` holds the patches
+    alone, post-normed. In timm `forward_features` gives CLS and patches, normed; CLIP's ResNets are read with
+    `find_tower(model).encode` only. Weights, state dict keys and parameters stay the same objects:
     only the classes of the encoder and of the operated attention modules change. The output projection of
     an operated block runs once per path, so forward hooks on it fire twice, the original path's last.
 
     Args:
-        model: a CLIP of transformers, its vision model, or either inside a wrapper; see `find_tower`.
+        model: a CLIP or SigLIP of transformers, its vision model, a tower of timm, or any of them inside a
+            wrapper; see `find_tower`.
         method: a name out of `METHODS`.
         depth: how many of the last blocks are operated on, 1 to all; None for the method's own.
 

@@ -21,7 +21,13 @@ Pictures = Annotated[
 Text = Annotated[list[str] | None, typer.Option(help="What to look for; may be given many times.")]
 TextFile = Annotated[Path | None, typer.Option(help="A file with one text per line.")]
 Model = Annotated[str, typer.Option(help="A name of `clip-surgery models`, a folder or a hub id.")]
-Method = Annotated[str, typer.Option(help="How the vision tower is read; none is raw CLIP.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="How the vision tower is read; none is raw CLIP (default: as the checkpoint was saved, else "
+        "clip_surgery)."
+    ),
+]
 Depth = Annotated[
     int | None,
     typer.Option(help="How many of the last blocks are operated (default: as many as the method wants)."),
@@ -50,7 +56,7 @@ class Request:
 
     pictures: Pictures
     model: Model = BUNDLED
-    method: Method = "clip_surgery"
+    method: Method = None
     depth: Depth = None
     size: Size = None
     device: Device = None

@@ -39,7 +39,7 @@ def predict(
     ] = OUTPUTS,
     labels: Annotated[int, typer.Option(min=1, help="How many labels the output labels keeps.")] = 5,
     model: options.Model = options.BUNDLED,
-    method: options.Method = "clip_surgery",
+    method: options.Method = None,
     depth: options.Depth = None,
     size: options.Size = None,
     max_side: Annotated[

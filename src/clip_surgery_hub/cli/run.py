@@ -91,7 +91,8 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
     from clip_surgery_hub.model import CLIPSurgery
     from clip_surgery_hub.pictures import load_picture
 
-    get_method(request.method)
+    if request.method is not None:
+        get_method(request.method)
     resolve(request.model)
     device, dtype = request.device, request.dtype
     check_dtype(dtype)

@@ -36,7 +36,8 @@ class SurgeryPredictor(lightning.LightningModule):
         texts: one or more texts to look for.
         background: texts that belong to the class set but are not asked for.
         outputs: what a row keeps, of `lightning.COLUMNS`.
-        method: how the vision tower is read; None: "clip_surgery", or as the given CLIPSurgery is.
+        method: how the vision tower is read; None: as the checkpoint was saved, else "clip_surgery", or as
+            the given CLIPSurgery is.
         depth: how many of the last blocks are operated on; None: as many as the method wants.
         size: short side in pixels at which pictures are read; None: the checkpoint's own.
         max_side: longest side in pixels; None: 4 x ``size``.
@@ -167,8 +168,8 @@ def _loaded(model: str | CLIPSurgery, *, method: str | None, depth: int | None) 
         if method is not None or depth is not None:
             raise ValueError("A CLIPSurgery has its method and depth already; give neither beside it.")
         return model
-    method = method or "clip_surgery"
-    get_method(method)
+    if method is not None:
+        get_method(method)
     return CLIPSurgery.from_pretrained(model, method=method, depth=depth, device="cpu")
 
 
