@@ -9,7 +9,7 @@ from importlib.metadata import version
 # Set before torch is imported; two threads, so that figures from different machines can be compared.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-GROUPS = ("forward", "methods", "similarity", "texts", "memory", "predict")
+GROUPS = ("forward", "methods", "similarity", "texts", "memory", "predict", "evaluate")
 
 
 def processor() -> str:

@@ -35,11 +35,11 @@ def peak(run: Callable[[], object]) -> dict[str, float]:
     return {"before": before, "peak": megabytes("VmHWM")}
 
 
-def in_a_process(way: str) -> dict[str, float]:
-    """What `peak` says of one of the two ways, in a fresh process with an empty cache of text embeddings."""
+def in_a_process(way: str, *, module: str = "benchmarks.memory") -> dict[str, float]:
+    """What `peak` says of one way of a module, in a fresh process with an empty cache of embeddings."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "CLIP_SURGERY_CACHE": folder}
-        command = [sys.executable, "-m", "benchmarks.memory", way]
+        command = [sys.executable, "-m", module, way]
         answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return found

@@ -117,3 +117,14 @@ def test_commands_explain_and_say_what_they_cannot(
     )
     said = command("sentence", "pictures/a.png", "--caption", "a cat", "--model", checkpoint)
     assert said.code == 2 and "pools the last position" in said.err and said.err.count("\n") == 1
+
+
+def test_a_tokenizer_that_needs_sentencepiece_says_so(tmp_path, monkeypatch):
+    """The first SigLIP's checkpoints come with spiece.model alone."""
+    from clip_surgery_hub.checkpoints import preprocessing
+
+    (tmp_path / "spiece.model").write_bytes(b"no sentences")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "SiglipTokenizer"}')
+    monkeypatch.setattr(preprocessing, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"package sentencepiece: pip install 'clip-surgery-hub\[siglip\]'"):
+        preprocessing.load_tokenizer(str(tmp_path), None, text_config=None)

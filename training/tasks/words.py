@@ -100,6 +100,4 @@ def _checked(
     value, low, high = interval(statistic, pictures, centred=centred)
     if abs(value - exact) > 1e-4:
         raise ArithmeticError(f"the bootstrap's form gives {value}, torchmetrics {exact}.")
-    return Figure(
-        reading=reading, name=name, value=100 * value, low=100 * low, high=100 * high, count=count
-    )
+    return Figure(reading=reading, name=name, value=100 * value, low=100 * low, high=100 * high, count=count)

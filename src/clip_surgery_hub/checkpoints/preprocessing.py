@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,11 @@ def load_tokenizer(source: str, revision: str | None, text_config: Any) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
         tokens = list(tokenizer(_TRIAL)["input_ids"])
     except Exception as error:  # the tokenizers library raises plain Exception on damaged files
+        advice = f"copy {', '.join(found)} again"
+        if "spiece.model" in found and "tokenizer.json" not in found and find_spec("sentencepiece") is None:
+            advice = "it needs the package sentencepiece: pip install 'clip-surgery-hub[siglip]'"
         raise ValueError(
-            f"the tokenizer of {source} cannot be loaded ({_damage(found) or shortened(error)}); copy "
-            f"{', '.join(found)} again."
+            f"the tokenizer of {source} cannot be loaded ({_damage(found) or shortened(error)}); {advice}."
         ) from error
     rows = getattr(text_config, "vocab_size", None)
     if not tokens or (rows is not None and max(tokens) >= rows):

@@ -15,21 +15,31 @@ from clip_surgery_hub.runs.durable import replace_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-__all__ = ["class_bars", "results_table", "save_table"]
+__all__ = ["class_bars", "figures_table", "results_table", "save_table"]
 
 _MOST_CLASSES = 60
 """So many classes are readable in one picture."""
 
 
 def results_table(evaluation: Evaluation) -> str:
-    """The figures as a Markdown table: readings down, figures across, published ones below."""
-    names = list(dict.fromkeys(figure.name for figure in evaluation.figures))
+    """What was measured and its figures as Markdown, the published ones below."""
     lines = [
-        f"{evaluation.task.about}",
+        evaluation.task.about,
         "",
         f"{evaluation.pictures} pictures, {len(evaluation.class_names)} classes; in brackets the middle 95% "
         "of 1,000 bootstrap samples of the pictures.",
         "",
+        figures_table(evaluation),
+    ]
+    if evaluation.published:
+        lines += ["", *_published_lines(evaluation)]
+    return "\n".join(lines) + "\n"
+
+
+def figures_table(evaluation: Evaluation) -> str:
+    """The figures as a Markdown table: readings down, figures across."""
+    names = list(dict.fromkeys(figure.name for figure in evaluation.figures))
+    lines = [
         f"| method | depth | features | {' | '.join(names)} |",
         f"|---|---|---|{'---|' * len(names)}",
     ]
@@ -37,9 +47,7 @@ def results_table(evaluation: Evaluation) -> str:
         found = evaluation.of(reading)
         cells = [_cell(found.get(name)) for name in names]
         lines.append(f"| {reading.method} | {reading.depth} | {reading.features} | {' | '.join(cells)} |")
-    if evaluation.published:
-        lines += ["", *_published_lines(evaluation)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def save_table(evaluation: Evaluation, folder: Path) -> Path:
