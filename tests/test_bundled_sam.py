@@ -15,6 +15,9 @@ from transformers import SamModel, SamProcessor
 
 import clip_surgery_hub
 from clip_surgery_hub import CLIPSurgery
+from clip_surgery_hub.evaluate import open_dataset
+from clip_surgery_hub.evaluate.metrics import InteractionMetric
+from clip_surgery_hub.evaluate.truth import Answer, Truth
 from clip_surgery_hub.explanation import Points
 from clip_surgery_hub.sam import masks
 from clip_surgery_hub.sam_backends import SamAndProcessor, encode_picture
@@ -136,3 +139,33 @@ def test_text_becomes_a_mask_with_nothing_but_what_is_bundled(sam: SamAndProcess
     found = masks(explanation, sam, choose="agreement")
     assert found.masks[0].shape == (len(scene.words), 80, 80)
     assert found.masks[0].any()
+
+
+def test_an_evaluation_asks_for_the_masks_that_a_user_gets(sam: SamAndProcessor) -> None:
+    """Points, both choices of mask and their overlap: those of `masks`, measured here pixel by pixel."""
+    dataset = open_dataset("scenes")
+    clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", device="cpu")
+    embeds = clip.encode_text(dataset.classes.names, None)
+    sample = dataset.sample(5)
+    assert sample.segmentation is not None
+    explanation = clip.explain(sample.picture, dict(zip(dataset.classes.names, embeds, strict=True)))
+    shown = sample.labels.nonzero()[0].tolist()
+    points = [[Points(*explanation.points()[0][number]) for number in shown]]
+    heatmaps = [explanation.heatmaps()[0][shown]]
+    truth = torch.from_numpy(sample.segmentation.astype(np.int64))
+    metric = InteractionMetric(sam=sam)
+    metric.update(
+        Truth(
+            index=5,
+            picture=np.asarray(sample.picture),
+            labels=torch.from_numpy(sample.labels),
+            segmentation=truth,
+        ),
+        Answer(scores=explanation.scores[0], similarity=explanation.operated[0]),
+    )
+    figures = metric.figures()
+    for name, choose in (("mask IoU", "score"), ("mask IoU, by agreement", "agreement")):
+        result = masks(explanation, sam, choose=choose, points=points, heatmaps=heatmaps)  # type: ignore[arg-type]
+        (found,) = result.masks
+        expected = [overlap(mask, truth == number) for mask, number in zip(found, shown, strict=True)]
+        assert float(figures[name]) == pytest.approx(100 * np.mean(expected), abs=1e-4)

@@ -8,6 +8,9 @@ from torch.nn.functional import interpolate, pad
 
 from clip_surgery_hub.functional.scale import at_least_float32, min_max
 
+_CELLS_AT_ONCE = 2**20
+"""Numbers that are resized together where the result is read once: 4 MB."""
+
 
 def similarity_map(similarity: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Patch similarity as maps of the picture: min-max over the patches per image and text, then bilinear.
@@ -36,7 +39,7 @@ def similarity_map(similarity: Tensor, grid: tuple[int, int], size: tuple[int, i
 def highest_text(similarity: Tensor, size: tuple[int, int]) -> Tensor:
     """The text of the highest similarity at every pixel of one image: segmentation by argmax.
 
-    The similarity is resized bilinearly first. One text at a time, since all at once would take T times the
+    The similarity is resized bilinearly first, some texts at a time, since all at once would take T times the
     memory of the image.
 
     Args:
@@ -48,10 +51,13 @@ def highest_text(similarity: Tensor, size: tuple[int, int]) -> Tensor:
     """
     best = torch.full(size, -torch.inf, device=similarity.device)
     winner = torch.zeros(size, dtype=torch.int64, device=similarity.device)
-    for number, one in enumerate(similarity):
-        resized = interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-        higher = resized > best
-        best, winner = torch.where(higher, resized, best), winner.masked_fill_(higher, number)
+    at_once = max(1, _CELLS_AT_ONCE // (size[0] * size[1]))
+    for start in range(0, len(similarity), at_once):
+        some = similarity[None, start : start + at_once]
+        resized = interpolate(some, size=size, mode="bilinear", align_corners=False)[0]
+        highest, number = resized.max(0)
+        higher = highest > best
+        best, winner = torch.where(higher, highest, best), torch.where(higher, number + start, winner)
     return winner
 
 
