@@ -26,16 +26,14 @@ from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS
 from clip_surgery_hub.functional import feature_surgery, similarity_map, unit_length
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, draw_scene, load_sprites
 from clip_surgery_hub.text import embed_texts
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
 
-LEAST_PIXELS = 30
 THRESHOLDS = torch.arange(0.0, 1.0, 0.02)
-FIRST_SEED = 900_000_000
-"""Scenes are drawn from `(FIRST_SEED, index)`; training draws from triples, so it never saw one of them."""
 
 
 def draw(count: int, world: World) -> list[Scene]:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import check_dtype, one_line_for_errors, quiet
+from clip_surgery_hub.cli.run import check_dtype, one_line_for_errors, quiet_lightning
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
@@ -80,7 +80,7 @@ def evaluate(
         return
     with one_line_for_errors(console):
         check_dtype(dtype)
-        _quiet()
+        quiet_lightning()
         from clip_surgery_hub.evaluate import evaluate as measure
         from clip_surgery_hub.evaluate import get_task, open_dataset, readings_of
         from clip_surgery_hub.evaluate.report import results_table
@@ -144,7 +144,7 @@ def sweep(
     """
     with one_line_for_errors(Console(stderr=True)):
         check_dtype(dtype)
-        _quiet()
+        quiet_lightning()
         from clip_surgery_hub.evaluate import get_task, open_dataset
         from clip_surgery_hub.evaluate.sweep import sweep as measure
 
@@ -208,20 +208,3 @@ def _numbers(given: str | None) -> list[int]:
         return [int(name) for name in _names(given or "")]
     except ValueError as error:
         raise ValueError(f"{given!r} must be whole numbers, separated by commas.") from error
-
-
-def _quiet() -> None:
-    """Leave out what the libraries say of themselves."""
-    import warnings
-
-    import lightning  # noqa: F401  # sets up its own logging when it is loaded
-
-    quiet("lightning", "lightning.pytorch", "lightning.fabric")
-    for message in (
-        ".*does not have many workers",
-        ".*transfer_batch_to_device",
-        ".*available but not used",
-        ".*infer the batch size",
-        ".*LeafSpec",
-    ):
-        warnings.filterwarnings("ignore", message)

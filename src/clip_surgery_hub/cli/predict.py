@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from clip_surgery_hub.arguments import gather_texts
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.run import DTYPES, check_dtype, one_line_for_errors, quiet
+from clip_surgery_hub.cli.run import DTYPES, check_dtype, one_line_for_errors, quiet_lightning
 
 PRECISIONS = dict(zip(DTYPES, ("32-true", "bf16-true", "16-true"), strict=True))
 """``--dtype`` -> what Lightning's Trainer calls it."""
@@ -76,7 +75,7 @@ def predict(
     with one_line_for_errors(console):
         texts = gather_texts(text or [], text_file)
         check_dtype(dtype)
-        _quiet()
+        quiet_lightning()
         from lightning.pytorch.utilities import rank_zero_only
 
         from clip_surgery_hub.lightning import PictureDataModule, RunStopped, SurgeryPredictor
@@ -118,12 +117,3 @@ def predict(
     if getattr(rank_zero_only, "rank", 0) == 0:
         typer.echo(f"{out}: {status.done} pictures explained, {status.failed} could not be read")
         raise typer.Exit(1 if status.failed else 0)
-
-
-def _quiet() -> None:
-    """Leave out what the libraries say of themselves: the bar, the log and the last line are what counts."""
-    import lightning  # noqa: F401  # sets up its own logging when it is loaded
-
-    quiet("lightning", "lightning.pytorch", "lightning.fabric")
-    for message in (".*does not have many workers", ".*infer the batch indices", ".*available but not used"):
-        warnings.filterwarnings("ignore", message)

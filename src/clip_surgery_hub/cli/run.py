@@ -135,6 +135,21 @@ def quiet(*more: str) -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
 
 
+def quiet_lightning() -> None:
+    """Leave out what the libraries say of themselves: the bar, the log and the last line are what counts."""
+    import lightning  # noqa: F401  # sets up its own logging when it is loaded
+
+    quiet("lightning", "lightning.pytorch", "lightning.fabric")
+    for message in (
+        ".*does not have many workers",
+        ".*transfer_batch_to_device",
+        ".*available but not used",
+        ".*infer the batch",
+        ".*LeafSpec",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def _with_progress(items: list[Item], doing: str, console: Console) -> Iterator[Item]:
     """The items, with a bar on a terminal if there are many; never on stdout, which programs may read."""
     if len(items) == 1 or not console.is_terminal:

@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from clip_surgery_hub.encoding import MOST_TOKENS
 from clip_surgery_hub.evaluate.data import Item
 from clip_surgery_hub.evaluate.metrics import RowMetric
 from clip_surgery_hub.evaluate.readings import Reading
@@ -20,9 +21,6 @@ from clip_surgery_hub.pictures import normalised
 from clip_surgery_hub.windows import encode_in_windows
 
 __all__ = ["SurgeryEvaluator"]
-
-_MOST_TOKENS = 8192
-"""Tokens that go through the tower at once, in windows."""
 
 
 class SurgeryEvaluator(lightning.LightningModule):
@@ -89,7 +87,7 @@ class SurgeryEvaluator(lightning.LightningModule):
             patch=self.clip.tower.patch_size,
             side=side,
             step=step,
-            most_tokens=_MOST_TOKENS,
+            most_tokens=MOST_TOKENS,
         )
         return [unit_length(tokens) for tokens in blended.chunk(len(self.readings), dim=-1)]
 

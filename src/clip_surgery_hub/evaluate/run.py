@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 
 from clip_surgery_hub.evaluate.cases import draw_cases, extreme_cases
@@ -22,6 +20,7 @@ from clip_surgery_hub.evaluate.report import class_bars, save_table
 from clip_surgery_hub.evaluate.result import Evaluation, measured
 from clip_surgery_hub.evaluate.tasks import Setting, Task
 from clip_surgery_hub.lightning.settings import weights_digest
+from clip_surgery_hub.lightning.trainer import quiet_trainer
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.sam_backends import Sam
 from clip_surgery_hub.sources import PictureReading
@@ -104,15 +103,7 @@ def evaluate(
     )
     cells = None if window is None else window_cells(window, stride, patch=clip.tower.patch_size)
     setting = Setting(classes=len(classes.names), background=classes.background, sam=sam)
-    evaluator = SurgeryEvaluator(
-        clip,
-        task=task,
-        setting=setting,
-        readings=readings,
-        class_set=clip.encode_text(texts, templates),
-        owner=torch.tensor(owner),
-        window=cells,
-    )
+    clip.tower.check_plain()
     settings = {
         "dataset": dataset.key,
         "split": dataset.split,
@@ -130,21 +121,20 @@ def evaluate(
         "interpolation": clip.interpolation,
         "segmenter": sam_name,
     }
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     folder = EvaluationFolder(Path(out), settings)
     folder.check()
     callbacks = [PartRecorder(folder, seconds=seconds), *callbacks]
-    try:
-        trainer = lightning.Trainer(
-            callbacks=callbacks, **quiet | trainer_options | {"use_distributed_sampler": False}
-        )
-    except (TypeError, MisconfigurationException) as error:  # Lightning raises either, or ValueError
-        raise ValueError(f"The Trainer cannot be made: {error}") from error
+    trainer = quiet_trainer(callbacks, **trainer_options | {"use_distributed_sampler": False})
+    # Only now, for the texts of a large data set take minutes.
+    evaluator = SurgeryEvaluator(
+        clip,
+        task=task,
+        setting=setting,
+        readings=readings,
+        class_set=clip.encode_text(texts, templates),
+        owner=torch.tensor(owner),
+        window=cells,
+    )
     data = EvaluationData(dataset, reading, limit=limit, batch_size=batch_size, workers=workers)
     trainer.test(evaluator, data, verbose=False)
     if not trainer.is_global_zero:

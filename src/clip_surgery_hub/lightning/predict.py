@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from rich.console import Console
 
 from clip_surgery_hub.lightning.data import PictureDataModule
 from clip_surgery_hub.lightning.predictor import SurgeryPredictor
 from clip_surgery_hub.lightning.stopping import StopRequest
+from clip_surgery_hub.lightning.trainer import quiet_trainer
 from clip_surgery_hub.lightning.watch import RunWatch
 from clip_surgery_hub.lightning.writer import ShardWriter
 from clip_surgery_hub.runs import RunStatus, run_status
@@ -53,17 +53,8 @@ def predict(
     """
     predictor.clip.check_texts([*predictor.texts, *predictor.background])
     writer = ShardWriter(out, shard_rows=shard_rows, max_errors=max_errors, overwrite=overwrite)
-    quiet: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     callbacks = [writer, *([] if console is None else [RunWatch(writer, console)])]
-    try:
-        trainer = lightning.Trainer(callbacks=callbacks, **quiet | trainer_options)
-    except (TypeError, MisconfigurationException) as error:  # Lightning raises either, or ValueError
-        raise ValueError(f"The Trainer cannot be made: {error}") from error
+    trainer = quiet_trainer(callbacks, **trainer_options)
     _check_strategy(trainer)
     writer.check(predictor, precision=str(trainer.precision), data=pictures.source.description)
     before_lightning = StopRequest(writer.stop)  # until Lightning has begun, and again at its end

@@ -14,7 +14,7 @@ from torch import Tensor, cat, nn
 from clip_surgery_hub.methods import Method
 from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.tower import Operation
-from clip_surgery_hub.towers.two_paths import update_from_input
+from clip_surgery_hub.towers.two_paths import moved_on, update_from_input
 
 
 def all_readings(
@@ -51,10 +51,7 @@ def all_readings(
         method, first = operation.method, len(blocks) - operation.depth
         path = states[first][:, 1:]
         for index in range(first, len(blocks)):
-            path = path + update(method, index) if method.residual else update(method, index)
-            if method.mlp:
-                block: Any = blocks[index]
-                path = path + block.mlp(block.layer_norm2(path))
+            path = moved_on(blocks[index], method, path, update(method, index))
         return path
 
     return [cat([states[-1][:, :1], patches(operation)], dim=1) for operation in operations]

@@ -4,7 +4,6 @@ Methods get queries and keys as the original path compares them, which is after 
 rotated. What stands before the patches (class token, registers) is not rotated either.
 """
 
-import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from importlib import import_module
@@ -13,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import linear
 
-from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class, plain_class
+from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class
 from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.timm_paths import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
 from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
@@ -135,11 +134,6 @@ _BEFORE = {
 class EvaTower(TimmTower):
     """An `Eva` of timm."""
 
-    def surgery_class(self, module: nn.Module) -> type[nn.Module]:
-        """`<class of module>WithSurgery` of this file."""
-        found: type[nn.Module] = getattr(sys.modules[__name__], type(module).__name__ + SUFFIX)
-        return found
-
     def extras(self, grid: Grid) -> dict[str, Any]:
         """The rotation of each place of the grid, as timm makes it for a model of that size."""
         rope: Any = cast(Any, self.vision).rope
@@ -157,7 +151,9 @@ class EvaTower(TimmTower):
 def find_towers(model: nn.Module) -> dict[str, Tower]:
     """Every EVA tower of timm in `model` by its path, of those that `refusal` does not refuse."""
     return {
-        path: _tower(module) for path, module in model.named_modules() if descends_from(module, _FILE, "Eva")
+        path: EvaTower.of(module)
+        for path, module in model.named_modules()
+        if descends_from(module, _FILE, "Eva")
     }
 
 
@@ -187,14 +183,3 @@ def __getattr__(name: str) -> Any:
 def _plain(name: str) -> type[nn.Module]:
     found: type[nn.Module] = getattr(import_module(_FILE), name)
     return found
-
-
-def _tower(vision: Any) -> EvaTower:
-    return EvaTower(
-        name=plain_class(vision).__name__,
-        vision=vision,
-        encoder=vision,
-        blocks=vision.blocks,
-        patch_size=vision.patch_embed.patch_size[0],
-        native_size=min(vision.patch_embed.img_size),
-    )

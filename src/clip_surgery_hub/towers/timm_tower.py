@@ -1,14 +1,16 @@
 """What the vision transformers of timm have in common as towers, and which of them are refused."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from torch import Tensor, cat, nn
 
 from clip_surgery_hub.towers.class_change import (
+    SUFFIX,
     change_classes,
     plain_class,
     refuse_replaced_forward,
@@ -24,9 +26,23 @@ from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
 class TimmTower(Tower):
     """A vision transformer of timm: it embeds the pixels, runs its blocks and projects by itself."""
 
-    @abstractmethod
+    @classmethod
+    def of(cls, vision: Any) -> Self:
+        """The tower that is `vision` itself."""
+        return cls(
+            name=plain_class(vision).__name__,
+            vision=vision,
+            encoder=vision,
+            blocks=nn.ModuleList(vision.blocks),
+            patch_size=vision.patch_embed.patch_size[0],
+            native_size=min(vision.patch_embed.img_size),
+        )
+
     def surgery_class(self, module: nn.Module) -> type[nn.Module]:
-        """The class with surgery of the model, one of its blocks or one of their attentions."""
+        """`<class of module>WithSurgery` of the family's file: of the model, a block or an attention."""
+        home = sys.modules[type(self).__module__]
+        found: type[nn.Module] = getattr(home, type(module).__name__ + SUFFIX)
+        return found
 
     @abstractmethod
     def extras(self, grid: Grid) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """The vision transformers of timm that embed a picture in their class token, CLIP's among them."""
 
-import sys
 from importlib import import_module
 from typing import Any, cast
 
 from torch import Tensor, nn
 
-from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class, plain_class
+from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class
 from clip_surgery_hub.towers.new_path import Grid
 from clip_surgery_hub.towers.timm_paths import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
 from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
@@ -67,11 +66,6 @@ _BEFORE = {"VisionTransformer": ViTModel, "Block": ViTBlock, "Attention": ViTAtt
 class ViTTower(TimmTower):
     """A `VisionTransformer` of timm."""
 
-    def surgery_class(self, module: nn.Module) -> type[nn.Module]:
-        """`<class of module>WithSurgery` of this file."""
-        found: type[nn.Module] = getattr(sys.modules[__name__], type(module).__name__ + SUFFIX)
-        return found
-
     def extras(self, grid: Grid) -> dict[str, Any]:
         """Nothing."""
         return {}
@@ -80,7 +74,7 @@ class ViTTower(TimmTower):
 def find_towers(model: nn.Module) -> dict[str, Tower]:
     """Every vision transformer of timm in `model` by its path, of those that `refusal` does not refuse."""
     return {
-        path: _tower(module)
+        path: ViTTower.of(module)
         for path, module in model.named_modules()
         if descends_from(module, _FILE, "VisionTransformer")
     }
@@ -105,14 +99,3 @@ def __getattr__(name: str) -> Any:
 def _plain(name: str) -> type[nn.Module]:
     found: type[nn.Module] = getattr(import_module(_FILE), name)
     return found
-
-
-def _tower(vision: Any) -> ViTTower:
-    return ViTTower(
-        name=plain_class(vision).__name__,
-        vision=vision,
-        encoder=vision,
-        blocks=nn.ModuleList(vision.blocks),
-        patch_size=vision.patch_embed.patch_size[0],
-        native_size=min(vision.patch_embed.img_size),
-    )
