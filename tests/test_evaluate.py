@@ -1,5 +1,6 @@
 """Evaluations as a whole: right figures for any number of ranks, kills, resumption, reports, commands."""
 
+import copy
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import lightning
 import pytest
 import torch
 from command_line import Run, checkpoint, command, place  # noqa: F401
+from torch import Tensor
 
 from clip_surgery_hub.evaluate import (
     DATASETS,
@@ -30,7 +32,7 @@ from clip_surgery_hub.evaluate.sweep import sweep
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.towers import Operation
+from clip_surgery_hub.towers import Operation, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery
 
 BUNDLED = "clip_vit_tiny.scenes"
@@ -326,6 +328,31 @@ def test_one_pass_gives_every_reading_as_it_is_under_surgery(clip: CLIPSurgery, 
         with surgery(clip.model, operation.method.name, operation.depth or None):
             expected = clip.tower.encode(pixels, interpolation=interpolation)
         torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
+@pytest.mark.parametrize("name", ["clip_surgery", "gem", "naclip", "none"])
+@torch.no_grad()
+def test_one_pass_for_one_reading(clip: CLIPSurgery, name: str, watched: bool, attention: str) -> None:
+    """Nobody needs the last block's patches of the original path then, but somebody's hook sees them."""
+    model: Any = copy.deepcopy(clip.model)
+    model.set_attn_implementation(attention)
+    tower = find_tower(model)
+    seen: list[Tensor] = []
+    last: Any = tower.blocks[-1]
+    pixels = torch.randn(2, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+    if watched:
+        last.mlp.register_forward_hook(lambda module, given, output: seen.append(output))
+    plain = tower.encode(pixels)
+    method = METHODS[name]
+    (found,) = tower.encode_all(pixels, [Operation(method, method.resolve_depth(None, 8))])
+    with surgery(model, name):
+        expected = tower.encode(pixels)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[:, 0], plain[:, 0], rtol=0, atol=1e-6)
+    if watched:  # by the plain pass and by the one pass, the whole block both times
+        torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-5)
 
 
 def test_a_tower_under_surgery_is_not_evaluated(measure: Measure, clip: CLIPSurgery, tmp_path: Path) -> None:

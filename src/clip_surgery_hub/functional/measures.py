@@ -28,15 +28,17 @@ def threshold_overlaps(
     """
     check_maps(heatmaps, masks, valid)
     count, steps = len(heatmaps), len(thresholds)
-    # How many thresholds each pixel reaches; its place in the histogram of its map.
-    reached = torch.bucketize(heatmaps[:, valid], thresholds.to(heatmaps), right=True)  # [K, P] in 0..S
-    inside = masks[:, valid]
-    place = reached + (steps + 1) * torch.arange(count, device=heatmaps.device)[:, None]
-    bins = count * (steps + 1)
-    everywhere = torch.bincount(place.flatten(), minlength=bins).reshape(count, steps + 1)
-    within = torch.bincount(place[inside], minlength=bins).reshape(count, steps + 1)
-    shared, taken = (_at_least(histogram)[:, 1:].double() for histogram in (within, everywhere))
-    return shared, taken + inside.sum(1, keepdim=True) - shared
+    # How many thresholds a pixel reaches is its place in a histogram: one inside, one outside of each mask.
+    reached = torch.bucketize(_of_valid(heatmaps, valid), thresholds.to(heatmaps), right=True)  # 0..S
+    rows = 2 * torch.arange(count, device=heatmaps.device)[:, None] + _of_valid(masks, valid)
+    histograms = torch.bincount(
+        (reached + (steps + 1) * rows).flatten(), minlength=2 * count * (steps + 1)
+    ).reshape(count, 2, steps + 1)
+    above = (
+        histograms.flip(2).cumsum(2).flip(2).double()
+    )  # [K, outside or inside, pixels at threshold or more]
+    outside, shared = above[:, 0, 1:], above[:, 1, 1:]
+    return shared, outside + above[:, 1, :1]
 
 
 def contrasts(heatmaps: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
@@ -54,8 +56,8 @@ def contrasts(heatmaps: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
         ValueError: for shapes that do not fit together.
     """
     check_maps(heatmaps, masks, valid)
-    heat, inside = heatmaps[:, valid].double(), masks[:, valid]
-    total, within = heat.sum(1), (heat * inside).sum(1)
+    heat, inside = _of_valid(heatmaps, valid), _of_valid(masks, valid)
+    total, within = (values.sum(1, dtype=torch.float64) for values in (heat, heat * inside))
     pixels = inside.sum(1)
     return within / pixels - (total - within) / (inside.shape[1] - pixels)
 
@@ -75,8 +77,8 @@ def peaks_on_mask(heatmaps: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
         ValueError: for shapes that do not fit together.
     """
     check_maps(heatmaps, masks, valid)
-    highest = heatmaps[:, valid].argmax(1, keepdim=True)
-    return masks[:, valid].gather(1, highest)[:, 0]
+    highest = _of_valid(heatmaps, valid).argmax(1, keepdim=True)
+    return _of_valid(masks, valid).gather(1, highest)[:, 0]
 
 
 def class_overlaps(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
@@ -115,6 +117,6 @@ def check_maps(heatmaps: Tensor, masks: Tensor, valid: Tensor) -> None:
         )
 
 
-def _at_least(histogram: Tensor) -> Tensor:
-    """Sums from each bin to the last, ``[K, S+1]``."""
-    return histogram.flip(1).cumsum(1).flip(1)
+def _of_valid(maps: Tensor, valid: Tensor) -> Tensor:
+    """The valid pixels of maps ``[K, H, W]``, ``[K, P]``; a view where all are, since picking them costs."""
+    return maps.flatten(1) if bool(valid.all()) else maps[:, valid]

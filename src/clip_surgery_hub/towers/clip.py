@@ -130,7 +130,9 @@ class ClipTower(Tower):
         check_interpolation(interpolation)
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         hidden = self._embedded(pixel_values, interpolation)
-        return [self.embed(tokens) for tokens in all_readings(self.blocks, hidden, grid, operations)]
+        eager = modeling(self.family.package).eager_attention_forward
+        found = all_readings(self.blocks, hidden, grid, operations, eager=eager)
+        return [self.embed(tokens) for tokens in found]
 
     @property
     def _native_grid(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ The last block's original path is needed for CLS only. Where nobody looks into t
 projection and MLP are computed for CLS alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,34 +76,18 @@ class AttentionWithSurgery(Attention):
             return cast(
                 tuple[Tensor, Tensor | None], super().forward(hidden_states, attention_mask, **kwargs)
             )
-        method = new_path.method
-        short_query = new_path.cls_only and "query" not in method.arguments
-        query = split_heads(self, self.q_proj(hidden_states[:, :1] if short_query else hidden_states))
-        key = split_heads(self, self.k_proj(hidden_states))
-        value = split_heads(self, self.v_proj(hidden_states))
-        # Before the original path, so that a hook on out_proj that keeps the last value keeps the original's.
-        new_path.update = patch_update(
+        output, weights, (new_path.update,) = attend_with_updates(
             self,
-            method,
+            (new_path.method,),
             new_path.grid,
             hidden_states,
-            {"query": query, "key": key, "value": value},
-            prefix=new_path.prefix,
-        )
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, self.eager_attention_forward
-        )
-        output, weights = attend(
-            self,
-            query[:, :, :1] if new_path.cls_only else query,
-            key,
-            value,
             attention_mask,
-            scaling=self.scale,
-            dropout=self.dropout if self.training else 0.0,
+            prefix=new_path.prefix,
+            cls_only=new_path.cls_only,
+            eager=self.eager_attention_forward,
             **kwargs,
         )
-        return self.out_proj(output.flatten(2)), weights
+        return output, weights
 
 
 class EncoderWithSurgery(Encoder):
@@ -181,6 +165,56 @@ def split_heads(attention: Attention, projected: Tensor) -> Tensor:
     """`[B, tokens, width]` to `[B, heads, tokens, head_dim]`."""
     batch, tokens, _ = projected.shape
     return projected.view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
+
+
+def attend_with_updates(
+    attention: Attention,
+    methods: Sequence[Method],
+    grid: Grid | None,
+    normed: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    prefix: int = 1,
+    cls_only: bool = False,
+    eager: Callable[..., Any],
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """Attention of the original path, and what the block adds to the patches on the new path by each method.
+
+    Args:
+        attention: the block's attention.
+        methods: whose queries, keys and values are those of the original path.
+        grid: the patch grid, where a method asks for it.
+        normed: LN1 of the block's input on the original path, `[B, 1+N, width]`.
+        attention_mask: as the plain class takes it; None in every CLIP tower.
+        prefix: how many tokens are before the patches.
+        cls_only: whether the original path is asked for CLS alone.
+        eager: the attention where no other implementation was chosen.
+        kwargs: passed on to the attention implementation.
+
+    Returns:
+        Attention output `[B, 1+N, width]`, or `[B, 1, width]` for CLS alone; the attention weights where the
+        implementation gives them; an update `[B, N, width]` for each method.
+    """
+    short_query = cls_only and not any("query" in method.arguments for method in methods)
+    query = split_heads(attention, attention.q_proj(normed[:, :1] if short_query else normed))
+    key = split_heads(attention, attention.k_proj(normed))
+    value = split_heads(attention, attention.v_proj(normed))
+    heads = {"query": query, "key": key, "value": value}
+    # Before the original path, so that a hook on out_proj that keeps the last value keeps the original's.
+    updates = [patch_update(attention, method, grid, normed, heads, prefix=prefix) for method in methods]
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager)
+    output, weights = attend(
+        attention,
+        query[:, :, :1] if cls_only else query,
+        key,
+        value,
+        attention_mask,
+        scaling=attention.scale,
+        dropout=attention.dropout if attention.training else 0.0,
+        **kwargs,
+    )
+    return attention.out_proj(output.flatten(2)), weights, updates
 
 
 def patch_update(
