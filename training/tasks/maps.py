@@ -16,6 +16,10 @@ from clip_surgery_hub.sam_checkpoint import load_sam
 from tasks.bootstrap import Figure, interval, ratio, share
 from tasks.material import READINGS, Material
 
+FINER = 1.4
+"""Times the native size: where points are measured once more. A cell of points is two patches wide, so that a
+native grid of few patches has hardly a cell that lies on one object alone."""
+
 
 def explanation(material: Material) -> Iterator[Figure]:
     """Contrast, best overlap and peak of the maps, as `evaluate.py` defines them."""
@@ -37,17 +41,20 @@ def explanation(material: Material) -> Iterator[Figure]:
 def points(material: Material) -> Iterator[Figure]:
     """Share of the points on a text that lie on its object, and of those off it that do not.
 
-    All concepts are the class set; in the last reading the picture's own words and the grounds' are.
+    All concepts are the class set; where the reading says so, the picture's own words and the grounds' are.
     """
     prompts = {
         reading: [_prompts(material, reading, number) for number in range(len(material))]
         for reading in READINGS
     }
-    prompts["both, the picture's words and the grounds"] = [
-        explanation.points()[0]
-        for number in range(len(material))
-        for explanation in [material.explain("clip_surgery", number, tuple(material.objects(number)))]
+    prompts["both, the picture's words and the grounds"] = _prompts_of_own_words(material)
+    finer = material.read_at(FINER)
+    prompts[f"both, {FINER} times the size"] = [
+        _prompts(finer, "both", number) for number in range(len(finer))
     ]
+    prompts[f"both, the picture's words and the grounds, {FINER} times the size"] = _prompts_of_own_words(
+        finer
+    )
     for reading, asked in prompts.items():
         on, off = (
             [_hits(material, number, asked[number], label) for number in range(len(asked))]
@@ -71,13 +78,18 @@ def segmenter_masks(material: Material, source: str) -> Iterator[Figure]:
         FileNotFoundError: if there is no such SAM.
     """
     sam = load_sam(source)  # before anything else, so that one that is not there is told at once
-    for reading in ("raw CLIP", "both"):
+    readings = {
+        "raw CLIP": ("raw CLIP", material),
+        "both": ("both", material),
+        f"both, {FINER} times the size": ("both", material.read_at(FINER)),
+    }
+    for name, (reading, read) in readings.items():
         method, _ = READINGS[reading]
-        prompts = [_prompts(material, reading, number) for number in range(len(material))]
-        heat = [_heatmaps(material, reading, number) for number in range(len(material))]
+        prompts = [_prompts(read, reading, number) for number in range(len(read))]
+        heat = [_heatmaps(read, reading, number) for number in range(len(read))]
         for choose in ("score", "agreement"):
             result = masks(
-                material.explained[method],
+                read.explained[method],
                 sam,
                 choose=choose,  # type: ignore[arg-type]
                 points=prompts,
@@ -90,7 +102,7 @@ def segmenter_masks(material: Material, source: str) -> Iterator[Figure]:
                 overlaps.append((100 * overlap(found, actual).double()).tolist())
             value, low, high = interval(share(overlaps), len(material))
             yield Figure(
-                reading=f"points of {reading}",
+                reading=f"points of {name}",
                 name=f'choose="{choose}"',
                 value=value,
                 low=low,
@@ -120,6 +132,14 @@ def _prompts(material: Material, reading: str, number: int) -> list[Points]:
     return [
         Points(*similarity_to_points(one.flatten(), (one.shape[0], one.shape[1]), (size[0], size[1])))
         for one in _own_similarity(material, reading, number)
+    ]
+
+
+def _prompts_of_own_words(material: Material) -> list[list[Points]]:
+    """The points of each word of each scene that counts, these words and the grounds' as the class set."""
+    return [
+        list(material.explain("clip_surgery", number, tuple(material.objects(number))).points()[0])
+        for number in range(len(material))
     ]
 
 

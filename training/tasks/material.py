@@ -27,7 +27,7 @@ READINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """B scenes at the checkpoint's native size, encoded by each method.
+    """B scenes of the checkpoint's native size, encoded by each method.
 
     Attributes:
         scenes: B scenes that training never drew.
@@ -65,6 +65,11 @@ class Material:
         asked, grounds = embeddings(clip, words), embeddings(clip, self.grounds)
         return clip.explain(self.encoded_one(method, number), asked, background=grounds)
 
+    def read_at(self, factor: float) -> Material:
+        """The same scenes, read at so many times the native size."""
+        side = round(factor * self.clips["none"].tower.native_size)
+        return _read(self.scenes, self.concepts, self.grounds, self.clips, side)
+
     def objects(self, number: int) -> dict[str, NDArray[np.bool_]]:
         """The words of a scene with 30 visible pixels or more, and their masks [H, W]."""
         scene = self.scenes[number]
@@ -80,9 +85,20 @@ def gather(checkpoint: str, scenes: int, backgrounds: str) -> Material:
     grounds = tuple(HELD_OUT if backgrounds == "held-out" else TRAINING)
     drawn = draw(scenes, World(size=(side, side), backgrounds=grounds))
     concepts = load_sprites().concepts
-    encoded = {method: clip.encode([scene.picture for scene in drawn]) for method, clip in clips.items()}
+    return _read(tuple(drawn), concepts, grounds, clips, side)
+
+
+def _read(
+    scenes: tuple[Scene, ...],
+    concepts: tuple[str, ...],
+    grounds: tuple[str, ...],
+    clips: dict[str, CLIPSurgery],
+    side: int,
+) -> Material:
+    pictures = [scene.picture for scene in scenes]
+    encoded = {method: clip.encode(pictures, size=side) for method, clip in clips.items()}
     explained = {method: clip.explain(encoded[method], concepts) for method, clip in clips.items()}
-    return Material(tuple(drawn), concepts, grounds, clips, encoded, explained)
+    return Material(scenes, concepts, grounds, clips, encoded, explained)
 
 
 def embeddings(clip: CLIPSurgery, words: Sequence[str]) -> dict[str, Tensor]:

@@ -5,6 +5,9 @@ as query, key and value. `scale` is the block's own, head_dim ** -0.5. All resul
 `[B, heads, tokens, head_dim]`, the shape of the values.
 """
 
+# Annotations as text: torch.compile of PyTorch 2.8 cannot trace functions in functions whose own are unions.
+from __future__ import annotations
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad, scaled_dot_product_attention
