@@ -10,13 +10,16 @@ ABOUT = {
     "recognition": (
         "mAP: average precision of every concept over the pictures, then the mean over the concepts "
         "that are shown, in percent. Scores are those of CLS, which no method touches: `plain_scores` "
-        "and `scores` of an `Explanation`. Counted: concepts."
+        "and `scores` of an `Explanation`. Pictures are read at native size, then at twice of it. Both "
+        "scores are compared in the same samples of the pictures, so the interval of the gain is "
+        "narrower than theirs. Counted: concepts."
     ),
     "points": (
         "Share of the points of `Explanation.points` for the words that a picture shows: positive ones on "
         "the word's object, negative ones off it, in percent; the mean over the texts counts a text of many "
-        "points as one of few. All 227 concepts are the class set, in the last row the words of the picture "
-        "and the 16 of the backgrounds. Counted: points, texts, points."
+        "points as one of few. All 227 concepts are the class set, or, where the reading says so, the "
+        "words of the picture and the 16 of the backgrounds. Pictures are read at native size, or at "
+        "1.4 times of it: 112 pixels instead of 80. Counted: points, texts, points."
     ),
     "presence": (
         "For each picture its own words and as many that it does not show, drawn at random. AUROC: "
@@ -34,8 +37,9 @@ ABOUT = {
     ),
     "masks": (
         "Overlap of the mask that SAM draws at the points of a word (all 227 concepts as the class "
-        "set) with the word's object, mean over words, in percent. `score` takes the mask that SAM "
-        "itself is surest of, `agreement` the one that agrees best with the heatmap. Counted: masks."
+        "set) with the word's object, mean over words, in percent; pictures are read as for the points. "
+        "`score` takes the mask that SAM itself is surest of, `agreement` the one that agrees best with "
+        "the heatmap. Counted: masks."
     ),
     "sentence": (
         "A caption of every picture (`scenes.describe`). A word lights an object up by the mean of its "
