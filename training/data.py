@@ -113,10 +113,8 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
         pixels = (
             torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).contiguous()
         )
-        shown = torch.zeros(len(scenes), len(self.words))
+        shown = objects_shown(scenes, self.words)
         for row, scene in enumerate(scenes):
-            for word in scene.words:
-                shown[row, self.words.index(word)] = 1.0 if scene.mask(word).mean() >= LEAST_VISIBLE else -1.0
             if scene.background:
                 shown[row, self.words.index(scene.background)] = 1.0
         return {
@@ -135,6 +133,15 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
 
     def _encode(self, texts: list[str]) -> Tensor:
         return self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
+
+
+def objects_shown(scenes: Sequence[Scene], words: Sequence[str]) -> Tensor:
+    """Which of the words each scene shows as an object, float32 [B, C]: 1, 0 where not, -1 where hardly."""
+    shown = torch.zeros(len(scenes), len(words))
+    for row, scene in enumerate(scenes):
+        for word in scene.words:
+            shown[row, words.index(word)] = 1.0 if scene.mask(word).mean() >= LEAST_VISIBLE else -1.0
+    return shown
 
 
 def stage_at(stages: Sequence[Stage], share: float) -> Stage:

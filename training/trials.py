@@ -20,16 +20,14 @@ import lightning
 import numpy as np
 import torch
 from clip import MEAN, STD, TrainClip, build_clip, multi_positive
-from data import LEAST_VISIBLE, training_look, training_world
+from data import objects_shown, training_look, training_world
 from evaluate import draw, evaluate, pixels_of
-from muon import Muon
 from tokenizer import learn_tokenizer
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPImageProcessor
 
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.scenes import Scene, World, draw_scene, load_sprites
+from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 
 BATCH = {True: 256, False: 128}
 """Pictures of one object in a step, and scenes of several."""
@@ -54,17 +52,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def shown_concepts(scenes: list[Scene]) -> Tensor:
-    """Which concepts each scene shows, [B, C]: 1, or -1 where hardly."""
-    concepts = load_sprites().concepts
-    shown = torch.zeros(len(scenes), len(concepts))
-    for row, scene in enumerate(scenes):
-        for word in scene.words:
-            visible = scene.mask(word).mean() >= LEAST_VISIBLE
-            shown[row, concepts.index(word)] = 1.0 if visible else -1.0
-    return shown
-
-
 def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
     """A trained tower with its anchors."""
     tokenizer = learn_tokenizer(["a"], vocabulary=300, context=8)  # CLIPModel wants a text tower
@@ -76,14 +63,7 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
     small = round(0.4 * options.size / options.patch) * options.patch
     single = training_world(small, (1, 1), (0.6, 1.0), styles, look)
     several = training_world(options.size, (1, 5), (0.2, 0.6), styles, look)
-    vision = [*model.vision_model.named_parameters(), *model.visual_projection.named_parameters()]
-    hidden = [p for name, p in vision if p.ndim == 2 and "layers." in name]
-    chosen = {id(p) for p in hidden}
-    rest = [p for _, p in vision if id(p) not in chosen] + [task.anchors, model.logit_scale]
-    optimizers = [
-        Muon(hidden, lr=task.muon_rate),
-        torch.optim.AdamW(rest, lr=task.rate, weight_decay=0.01, betas=(0.9, 0.98)),
-    ]
+    optimizers = task.configure_optimizers()  # they leave the text tower alone, which gets no gradient
     first, steps = options.steps[0], sum(options.steps)
     for step in range(steps):
         one = step < first
@@ -93,7 +73,8 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
         pixels = torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2)
         image = task.encode_image(pixels, keep=1.0 if one else 0.7)
         anchors = F.normalize(task.anchors[: task.concepts], dim=-1)
-        named, shown = model.logit_scale.exp() * image @ anchors.T, shown_concepts(scenes)
+        named = model.logit_scale.exp() * image @ anchors.T
+        shown = objects_shown(scenes, load_sprites().concepts)
         alike = torch.ones_like(named[:, :1])
         loss = multi_positive(named, shown, alike) + 0.5 * multi_positive(
             named.T, shown.T, torch.ones(len(named))
@@ -103,7 +84,7 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
             optimizer.zero_grad()
             optimizer.param_groups[0]["lr"] = rate * factor
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([*hidden, *rest], 1.0)
+        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
     return task.eval()
