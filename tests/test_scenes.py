@@ -2,9 +2,11 @@
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from clip_surgery_hub.scenes import (
     HELD_OUT,
@@ -18,6 +20,7 @@ from clip_surgery_hub.scenes import (
     load_sprites,
 )
 from clip_surgery_hub.scenes.captions import plural, with_article
+from clip_surgery_hub.scenes.look import place
 
 PLAIN = Variation(rotation=0, stretch=0, mirror=0, colour=0, redraw=0, blur=0)
 
@@ -87,6 +90,37 @@ def test_sizes_follow_the_world() -> None:
         rows, columns = np.nonzero(draw_scene(seed, world).visible[0])
         side = max(np.ptp(rows), np.ptp(columns)) + 1
         assert 37 <= side <= 42  # 40% of the shorter side, give or take soft edges
+
+
+def test_a_warp_of_next_to_nothing_draws_what_no_warp_draws() -> None:
+    """The mesh of the warp is the affine map, cell by cell, where nothing is shifted."""
+    sprite = load_sprites().at_least("noto", "dog", 61.5)
+    turned = replace(PLAIN, rotation=25, stretch=0.2)
+    plain, warped = (
+        place(sprite, 61.5, replace(turned, warp=warp), np.random.default_rng(3)) for warp in (0, 1e-9)
+    )
+    assert np.abs(plain - warped).max() < 0.02  # Pillow takes an affine map in fixed point
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_warped_object_stays_whole(seed: int) -> None:
+    """A full square, warped: nothing is cut off at the edge or torn out, and its shape is another."""
+    square = Image.new("RGBa", (64, 64))
+    square.paste((255, 255, 255, 255), (2, 2, 62, 62))
+    variation = replace(PLAIN, rotation=25, stretch=0.2, warp=0.12)
+    layer = place(square, 60, variation, np.random.default_rng(seed))
+    shown = layer[..., 3] > 0.5
+    assert not shown[[0, -1]].any() and not shown[:, [0, -1]].any()
+    filled = Image.fromarray(shown.astype(np.uint8)).copy()
+    ImageDraw.floodfill(filled, (0, 0), 2)
+    ImageDraw.floodfill(filled, (len(shown) // 2, len(shown) // 2), 3)
+    hole, torn = ((np.asarray(filled) == left).sum() for left in (0, 1))
+    assert hole == 0 and torn <= 2  # all outside is one part, all inside another, but for tips of corners
+    straight = place(square, 60, replace(variation, warp=0), np.random.default_rng(seed))[..., 3] > 0.5
+    assert 0.8 < shown.sum() / straight.sum() < 1.25
+    edge = (len(shown) - len(straight)) // 2
+    middle = shown[edge:, edge:][: len(straight), : len(straight)]
+    assert (middle != straight).sum() > 0.03 * straight.sum()
 
 
 def test_the_mask_of_a_word_joins_its_objects() -> None:

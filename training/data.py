@@ -51,10 +51,15 @@ def prompts(words: Sequence[str], rng: np.random.Generator) -> list[str]:
     ]
 
 
-def training_look(look: float = 1.0, *, colour: float, redraw: float) -> Variation:
+def training_look(look: float = 1.0, *, colour: float, redraw: float, warp: float = 0.0) -> Variation:
     """How far objects depart from their icons; `look` 1 is all the way, 0 draws them as they are."""
     return Variation(
-        rotation=25 * look, stretch=0.2 * look, colour=colour * look, redraw=redraw * look, blur=0.02 * look
+        rotation=25 * look,
+        stretch=0.2 * look,
+        warp=warp * look,
+        colour=colour * look,
+        redraw=redraw * look,
+        blur=0.02 * look,
     )
 
 

@@ -51,6 +51,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--redraw", type=float, default=0.04)
     parser.add_argument("--colour", type=float, default=0.15)
+    parser.add_argument("--warp", type=float, default=0.0)
     parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
@@ -92,7 +93,7 @@ def stages_of(options: argparse.Namespace) -> list[Stage]:
         keep: float = 1.0,
         look: float = 1.0,
     ) -> Stage:
-        variation = training_look(look, colour=options.colour, redraw=options.redraw)
+        variation = training_look(look, colour=options.colour, redraw=options.redraw, warp=options.warp)
         world = training_world(size, objects, scale, styles, variation)
         # Pictures of one object are small and cost little.
         batch = 2 * options.batch if objects == (1, 1) else options.batch

@@ -47,6 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--redraw", type=float, default=0.04)
     parser.add_argument("--colour", type=float, default=0.15)
+    parser.add_argument("--warp", type=float, default=0.0)
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
@@ -59,7 +60,7 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
         tokenizer, size=options.size, patch=options.patch, width=options.width, depth=options.depth
     )
     task = TrainClip(model, [], steps=1)
-    look = training_look(colour=options.colour, redraw=options.redraw)
+    look = training_look(colour=options.colour, redraw=options.redraw, warp=options.warp)
     small = round(0.4 * options.size / options.patch) * options.patch
     single = training_world(small, (1, 1), (0.6, 1.0), styles, look)
     several = training_world(options.size, (1, 5), (0.2, 0.6), styles, look)
@@ -103,7 +104,7 @@ def measure(task: TrainClip, options: argparse.Namespace, styles: tuple[str, ...
         anchors,
         scenes,
         method="clip_surgery",
-        depth=options.depth - 2,
+        depth=min(6, options.depth),
         operated=True,
     )
     alone = draw(options.scenes, World(size=(side, side), styles=styles, objects=(1, 1), scale=(0.4, 0.6)))

@@ -1,4 +1,4 @@
-"""How one drawn object may look: turned, mirrored, recoloured, redrawn with other strokes, blurred.
+"""How one drawn object may look: turned, warped, mirrored, recoloured, redrawn with other strokes, blurred.
 
 Three icon styles are few. These changes spread them out, so that what is learned from the drawn world is the
 shape of a dog and not the palette of one icon set.
@@ -16,6 +16,9 @@ from PIL import Image, ImageFilter
 Layer = NDArray[np.float32]
 """A drawn object: premultiplied red, green, blue and alpha, `[h, w, 4]` in [0, 1]."""
 
+WARP_CELLS = 3
+"""A warp moves the corners of so many by so many cells of an object, and bends what lies between them."""
+
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -26,6 +29,7 @@ class Variation:
     Attributes:
         rotation: largest turn to either side, in degrees.
         stretch: largest change of the aspect, 0.2 is 20% either way.
+        warp: largest shift of a part against the rest, as a share of the object's side: other proportions.
         mirror: probability of a left-right flip.
         colour: strength of the changes of hue, saturation, brightness and contrast, in [0, 1].
         redraw: probability of each change of drawing manner: an outline, strokes, flat tones, shading, grey.
@@ -34,6 +38,7 @@ class Variation:
 
     rotation: float = 20.0
     stretch: float = 0.1
+    warp: float = 0.0
     mirror: float = 0.5
     colour: float = 0.2
     redraw: float = 0.0
@@ -41,23 +46,49 @@ class Variation:
 
 
 def place(sprite: Image.Image, side: float, variation: Variation, rng: np.random.Generator) -> Layer:
-    """Turn, stretch, mirror and scale a premultiplied RGBa sprite to a longer side of `side` pixels."""
+    """Turn, stretch, warp, mirror and scale a premultiplied RGBa sprite to a longer side of `side` pixels."""
     angle = np.deg2rad(rng.uniform(-variation.rotation, variation.rotation))
     stretch = np.exp(rng.uniform(-variation.stretch, variation.stretch) / 2)
     flip = -1.0 if rng.random() < variation.mirror else 1.0
     scale = sprite.width / side
-    extent = max(2, int(np.ceil(side * stretch * (abs(np.cos(angle)) + abs(np.sin(angle))))))
+    room = 1 + 2 * variation.warp
+    extent = max(2, int(np.ceil(side * stretch * room * (abs(np.cos(angle)) + abs(np.sin(angle))))))
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     a, b, d, e = flip * cos / stretch, flip * sin / stretch, -sin * stretch, cos * stretch
     middle = extent / 2
     shift_x, shift_y = sprite.width / 2 - a * middle - b * middle, sprite.height / 2 - d * middle - e * middle
-    turned = sprite.transform(
-        (extent, extent), Image.Transform.AFFINE, (a, b, shift_x, d, e, shift_y), Image.Resampling.BILINEAR
-    )
+    affine = (a, b, shift_x, d, e, shift_y)
+    if variation.warp:
+        shifts = rng.uniform(-1, 1, (2, WARP_CELLS + 1, WARP_CELLS + 1)) * variation.warp * sprite.width
+        mesh = _warped(affine, extent, shifts)
+        turned = sprite.transform((extent, extent), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
+    else:
+        turned = sprite.transform((extent, extent), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
     radius = rng.uniform(0, variation.blur) * side
     if radius > 0.3:
         turned = turned.filter(ImageFilter.GaussianBlur(radius))
     return np.asarray(turned, np.float32) / np.float32(255)
+
+
+def _warped(
+    affine: tuple[float, ...], extent: int, shifts: NDArray[np.float64]
+) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Pillow's mesh of an affine map whose corners are moved by `shifts` [2, n + 1, n + 1] (x, y) pixels.
+
+    Neighbouring cells share their corners, so the picture stays in one piece.
+    """
+    a, b, c, d, e, f = affine
+    lines = np.linspace(0, extent, WARP_CELLS + 1).round().astype(int)
+    x, y = np.meshgrid(lines, lines)
+    corners = np.stack([a * x + b * y + c, d * x + e * y + f]) + shifts
+    cells = []
+    for row in range(WARP_CELLS):
+        for column in range(WARP_CELLS):
+            box = (lines[column], lines[row], lines[column + 1], lines[row + 1])
+            # Pillow goes round a cell from its upper left corner downwards.
+            around = ((row, column), (row + 1, column), (row + 1, column + 1), (row, column + 1))
+            cells.append((tuple(map(int, box)), tuple(float(v) for at in around for v in corners[:, *at])))
+    return cells
 
 
 def recolour(layer: Layer, variation: Variation, rng: np.random.Generator) -> Layer:
