@@ -175,9 +175,9 @@ class TrainClip(lightning.LightningModule):
             named.T, shown.T, torch.ones_like(named[:, 0])
         )
         # Pictures alone move the anchors; the texts follow.
-        meant = words @ anchors.detach().T
-        wording = F.cross_entropy(scale.detach() * meant, torch.arange(len(words), device=words.device))
-        distance = 1 - meant.diagonal().mean()
+        alike = words @ anchors.detach().T
+        wording = F.cross_entropy(scale.detach() * alike, batch["meant"])
+        distance = 1 - alike.gather(1, batch["meant"][:, None]).mean()
         loss = 0.5 * contrast + concept + wording + 5 * distance
         self._update(loss, share)
         with torch.no_grad():

@@ -17,6 +17,8 @@ from clip_surgery_hub.text import resolve_templates
 TEMPLATES = resolve_templates("paper")
 LEAST_VISIBLE = 0.01
 """Share of the picture from which on an object counts as shown."""
+WORDED = 64
+"""Words that a step says in a wording: all 243 would cost as much as the pictures and teach little more."""
 EMPTY = 0.03
 """Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
 
@@ -87,8 +89,9 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
     """Batches drawn from `(seed, number of the batch)`, so a resumed run goes on where it was.
 
     Yields dicts of `pixels` uint8 [B, 3, H, W], `captions` int64 [B / 4, L] of the first quarter of the
-    pictures (texts cost as much as pictures this small), `words` int64 [C, L'] (one prompt of each word) and
-    `shown` float32 [B, C]: 1 where the picture shows the word, 0 where not, -1 where hardly.
+    pictures (texts cost as much as pictures this small), `words` int64 [W, L'] (one prompt each of `WORDED`
+    words), `meant` int64 [W] (which words those are) and `shown` float32 [B, C]: 1 where the picture shows
+    the word, 0 where not, -1 where hardly.
     """
 
     def __init__(
@@ -122,10 +125,12 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
         for row, scene in enumerate(scenes):
             if scene.background:
                 shown[row, self.words.index(scene.background)] = 1.0
+        meant = rng.choice(len(self.words), WORDED, replace=False)
         return {
             "pixels": pixels,
             "captions": self._encode(captions),
-            "words": self._encode(prompts(self.words, rng)),
+            "words": self._encode(prompts([self.words[index] for index in meant], rng)),
+            "meant": torch.from_numpy(meant),
             "shown": shown,
         }
 

@@ -32,26 +32,26 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3450)
+    parser.add_argument("--steps", type=int, default=3300)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=80, help="native side in pixels")
     parser.add_argument("--patch", type=int, default=8)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--depth", type=int, default=8)
-    parser.add_argument("--keep", type=float, default=0.7, help="share of patches kept in the middle stages")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--depth", type=int, default=6)
+    parser.add_argument("--keep", type=float, default=0.6, help="share of patches kept in the middle stages")
     parser.add_argument(
         "--until",
         type=float,
         nargs=3,
-        default=[0.35, 0.64, 0.9],
+        default=[0.36, 0.52, 0.93],
         help="shares of the steps that end stages",
     )
     parser.add_argument(
-        "--decay", type=float, default=0.7, help="share of steps over which the rate falls to zero"
+        "--decay", type=float, default=0.6, help="share of steps over which the rate falls to zero"
     )
-    parser.add_argument("--redraw", type=float, default=0.04)
+    parser.add_argument("--redraw", type=float, default=0.1)
     parser.add_argument("--colour", type=float, default=0.15)
-    parser.add_argument("--warp", type=float, default=0.0)
+    parser.add_argument("--warp", type=float, default=0.08)
     parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)

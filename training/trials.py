@@ -1,7 +1,7 @@
 """Compare vision towers by what they make of a drawing style that they never saw, at equal cost.
 
     python training/trials.py --leave-out noto
-    python training/trials.py --leave-out noto --width 128 --steps 348 145
+    python training/trials.py --leave-out noto --depth 8 --steps 348 145
 
 A trial learns from the loss over words alone: the words' anchors stand for texts, and there is no text tower.
 First come pictures of one object on a small grid, then scenes at native size, so many steps of each; for a
@@ -39,12 +39,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--leave-out", default="noto", help="the drawing style that the trial never sees")
     parser.add_argument(
-        "--steps", type=int, nargs=2, default=[200, 80], help="of one object, then of several"
+        "--steps", type=int, nargs=2, default=[464, 193], help="of one object, then of several"
     )
     parser.add_argument("--size", type=int, default=80, help="native side in pixels")
     parser.add_argument("--patch", type=int, default=8)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--redraw", type=float, default=0.04)
     parser.add_argument("--colour", type=float, default=0.15)
     parser.add_argument("--warp", type=float, default=0.0)
