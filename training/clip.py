@@ -159,6 +159,11 @@ class TrainClip(lightning.LightningModule):
         """Unit text embeddings [T, D]."""
         return F.normalize(self.model.get_text_features(input_ids).pooler_output.float(), dim=-1)
 
+    @torch.no_grad()
+    def put_anchors_at(self, input_ids: Tensor) -> None:
+        """Put the anchors, which no checkpoint keeps, where a trained text tower reads the words [C, L]."""
+        self.anchors.copy_(self.encode_text(input_ids))
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> None:
         """One update from a batch of `SceneBatches`."""
         share = self.global_step / 2 / self.steps  # two optimizers, so Lightning counts each step twice

@@ -139,6 +139,9 @@ def main() -> None:
         started = CLIPModel.from_pretrained(options.start, dtype=torch.float32)
         model.load_state_dict(started.state_dict())
     task = TrainClip(model, stages, steps=options.steps, decay=options.decay, compiled=options.compile)
+    if options.start:
+        words = tokenizer(list(words_of_the_world()), padding=True, return_tensors="pt")
+        task.put_anchors_at(words.input_ids)
     model.config.save_pretrained(options.out)
     (options.out / "options.json").write_text(json.dumps(vars(options), default=str, indent=1))
 
@@ -148,7 +151,7 @@ def main() -> None:
     loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
     trainer = lightning.Trainer(
         max_steps=2 * options.steps,
-        max_epochs=1,
+        max_epochs=-1,  # so that a run that came to its end can be gone on with by more steps
         precision=options.precision,
         logger=CSVLogger(options.out, name="", version="log", flush_logs_every_n_steps=20),
         log_every_n_steps=20,
