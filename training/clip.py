@@ -161,7 +161,7 @@ class TrainClip(lightning.LightningModule):
 
     @torch.no_grad()
     def put_anchors_at(self, input_ids: Tensor) -> None:
-        """Put the anchors, which no checkpoint keeps, where a trained text tower reads the words [C, L]."""
+        """Put the anchors, which an exported CLIP lacks, where its text tower reads the words [C, L]."""
         self.anchors.copy_(self.encode_text(input_ids))
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> None:

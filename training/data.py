@@ -18,7 +18,7 @@ TEMPLATES = resolve_templates("paper")
 LEAST_VISIBLE = 0.01
 """Share of the picture from which on an object counts as shown."""
 WORDED = 64
-"""Words that a step says in a wording: all 243 would cost as much as the pictures and teach little more."""
+"""Words that a step says in a wording: all 243 would cost as much as small pictures do."""
 EMPTY = 0.03
 """Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from transformers import CLIPImageProcessor
 
 from clip_surgery_hub.functional import unit_length
+from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 
 BATCH = {True: 256, False: 128}
@@ -104,7 +105,7 @@ def measure(task: TrainClip, options: argparse.Namespace, styles: tuple[str, ...
         anchors,
         scenes,
         method="clip_surgery",
-        depth=min(6, options.depth),
+        depth=METHODS["clip_surgery"].resolve_depth(None, options.depth),
         operated=True,
     )
     alone = draw(options.scenes, World(size=(side, side), styles=styles, objects=(1, 1), scale=(0.4, 0.6)))
