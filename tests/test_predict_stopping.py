@@ -49,9 +49,13 @@ def reports(run: Path) -> dict[int, dict]:
 
 
 def all_work(run: Path, ranks: int) -> bool:
-    """Whether all ranks of a start that lives have done something."""
-    working = [report for report in reports(run).values() if report["pictures"]]
-    return read_holder(run) is not None and len(working) == ranks
+    """Whether all ranks of a start that lives have done something.
+
+    The holder is asked for first: before there is one, the reports are still those of the start before.
+    """
+    if read_holder(run) is None:
+        return False
+    return len([report for report in reports(run).values() if report["pictures"]]) == ranks
 
 
 def assert_all_is_recorded(run: Path, before: int) -> None:
