@@ -50,7 +50,7 @@ def shipped_entries() -> Iterator[Entry]:
         family="clip",
         native_size=80,
         patch=8,
-        width=192,
+        width=128,
         embedding_width=128,
         activation="quick_gelu",
         licence="apache-2.0",
