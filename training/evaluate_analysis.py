@@ -4,8 +4,9 @@
     python training/evaluate_analysis.py runs/scenes --scenes 200
 
 Three objects of 30 to 50% of the side per picture, native size. Attention and cosines are averaged over
-the operated blocks; the class set of the maps is all concepts, and objects of 30 visible pixels count.
-Each row has the mean over the pictures and the middle 95% of 2,000 bootstrap samples of them.
+the deeper half of the blocks, then told block by block; the class set of the maps is all concepts, and
+objects of 30 visible pixels count. Each row has the mean over the pictures and the middle 95% of 2,000
+bootstrap samples of them.
 """
 
 from __future__ import annotations
@@ -48,8 +49,13 @@ def print_row(name: str, values: Sequence[float] | torch.Tensor | np.ndarray, di
     print(f"| {name} | {mean:.{digits}f} | {low:.{digits}f} to {high:.{digits}f} |", flush=True)
 
 
-def attention_shares(averages: AttentionAverages, depth: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Percent of the attention that lands on the same object, mean over the last `depth` blocks.
+def deeper_half(values: torch.Tensor) -> torch.Tensor:
+    """Mean over the deeper half of the blocks, the share that the paper operates: [P, L] -> [P]."""
+    return values[:, values.shape[1] // 2 :].mean(1)
+
+
+def attention_shares(averages: AttentionAverages) -> dict[str, dict[str, torch.Tensor]]:
+    """Percent of the attention that lands on the same object, mean over the deeper half of the blocks.
 
     With the patch itself and without, for each kind of attention: a value per picture, [P].
     """
@@ -59,31 +65,28 @@ def attention_shares(averages: AttentionAverages, depth: int) -> dict[str, dict[
         ("the same without the patch itself", averages.same_object_elsewhere, averages.chance_elsewhere),
     ):
         found[heading] = {
-            name: 100 * shares[kind][:, -depth:].mean(1)  # type: ignore[index]
+            name: 100 * deeper_half(shares[kind])  # type: ignore[index]
             for kind, name in KINDS.items()
         }
         found[heading]["spread evenly"] = 100 * evenly
     return found
 
 
-def print_attention(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
-    pictures = [scene.picture for scene in scenes]
-    averages = attention_averages(clip, pictures, [scene.visible for scene in scenes])
-    last = slice(-clip.depth, None)
-    for heading, shares in attention_shares(averages, clip.depth).items():
+def print_attention(clip: CLIPSurgery, scenes: Sequence[Scene], averages: AttentionAverages) -> None:
+    for heading, shares in attention_shares(averages).items():
         print_heading(f"{heading}, percent")
         for name, values in shares.items():
             print_row(name, values, 1)
     print_heading("cosine to the final CLS")
     for part in PARTS:
-        print_row(BLOCK_PARTS[part], averages.cosines_to_cls[part][:, last].mean(1), 2)
+        print_row(BLOCK_PARTS[part], deeper_half(averages.cosines_to_cls[part]), 2)
     print_heading("the same on objects minus off them")
     differences = [_on_minus_off(clip, scene) for scene in scenes if scene.visible.any()]
     for part in PARTS:
-        print_row(BLOCK_PARTS[part], [float(one[part][last].mean()) for one in differences], 2)
+        print_row(BLOCK_PARTS[part], deeper_half(torch.stack([one[part] for one in differences])), 2)
     print_heading("cosine to the patch's own final embedding")
     for part in PARTS:
-        print_row(BLOCK_PARTS[part], averages.cosines_to_final[part][:, last].mean(1), 2)
+        print_row(BLOCK_PARTS[part], deeper_half(averages.cosines_to_final[part]), 2)
 
 
 def _on_minus_off(clip: CLIPSurgery, scene: Scene) -> dict[str, torch.Tensor]:
@@ -94,6 +97,24 @@ def _on_minus_off(clip: CLIPSurgery, scene: Scene) -> dict[str, torch.Tensor]:
     assert found.coverage is not None
     on, off = found.coverage / found.coverage.sum(), (1 - found.coverage) / (1 - found.coverage).sum()
     return {part: (cosines * (on - off)).sum((1, 2)) for part, cosines in found.cosines_to_cls.items()}
+
+
+def print_blocks(averages: AttentionAverages) -> None:
+    """Attention on the same object and cosines to CLS, block by block, means over the pictures."""
+    rows = {}
+    for heading, shares in (
+        ("{}, percent", averages.same_object),
+        ("{} without the patch itself, percent", averages.same_object_elsewhere),
+    ):
+        for kind, name in KINDS.items():
+            rows[heading.format(name)] = [f"{100 * share:.0f}" for share in shares[kind].mean(0)]  # type: ignore[index]
+    for part in PARTS:
+        cosines = averages.cosines_to_cls[part].mean(0)
+        rows[f"{BLOCK_PARTS[part]}, cosine to the final CLS"] = [f"{cosine:.2f}" for cosine in cosines]
+    numbers = range(1, 1 + len(cosines))
+    print(f"\n| block | {' | '.join(map(str, numbers))} |\n|---|{'---|' * len(numbers)}")
+    for name, values in rows.items():
+        print(f"| {name} | {' | '.join(values)} |")
 
 
 def print_redundancy(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
@@ -112,16 +133,21 @@ def print_redundancy(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
         for reading in READINGS:
             values = _heat_on_own(analysis, reading, scenes, against_objects=against)
             print_row(NAMES[reading], values, 1)
-    print_heading("the empty text's heat on objects minus that on the ground, percent")
-    for name, maps in (
-        ("raw CLIP", analysis.plain_unrelated),
-        ("architecture surgery alone", analysis.read_unrelated),
+    means = {
+        reading: [maps.mean(0) for maps in analysis.similarity(reading)]
+        for reading in ("raw", "architecture_surgery")
+    }
+    for heading, raw, read in (
+        ("the empty text's heat", analysis.plain_unrelated, analysis.read_unrelated),
+        ("the heat of all words' mean map", means["raw"], means["architecture_surgery"]),
     ):
-        values = []
-        for one, scene in zip(maps, scenes, strict=True):
-            heat, shown = _heat(one, scene), scene.visible.any(0)
-            values.append(100 * float(heat[shown].mean() - heat[~shown].mean()))
-        print_row(name, values, 1)
+        print_heading(f"{heading} on objects minus that on the ground, percent")
+        for name, maps in (("raw CLIP", raw), ("architecture surgery alone", read)):
+            values = []
+            for one, scene in zip(maps, scenes, strict=True):
+                heat, shown = _heat(one, scene), scene.visible.any(0)
+                values.append(100 * float(heat[shown].mean() - heat[~shown].mean()))
+            print_row(name, values, 1)
     print_heading("resemblance to the empty text's map")
     for reading in READINGS:
         print_row(NAMES[reading], analysis.resemblance(reading).mean(1), 2)
@@ -166,8 +192,11 @@ def main() -> None:
     side = clip.tower.native_size
     scenes = draw(options.scenes, World(size=(side, side)))
     print("| figure | mean | 95% interval |\n|---|---|---|")
-    print_attention(clip, scenes)
+    pictures = [scene.picture for scene in scenes]
+    averages = attention_averages(clip, pictures, [scene.visible for scene in scenes])
+    print_attention(clip, scenes, averages)
     print_redundancy(clip, scenes)
+    print_blocks(averages)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ ABOUT = {
     ),
     "analysis": (
         "Share of the attention of patches on an object that lands on the same object, by queries and "
-        "keys (as CLIP attends) or by values (as CLIP Surgery does), mean over the six operated "
+        "keys (as CLIP attends) or by values (as CLIP Surgery does), mean over the deeper half of the "
         "blocks, in percent; see [analysis.md](analysis.md). Counted: objects."
     ),
 }

@@ -13,11 +13,11 @@ from tasks.material import Material
 
 
 def analysis(material: Material) -> Iterator[Figure]:
-    """Share of the attention that lands on the same object, mean over the operated blocks."""
+    """Share of the attention that lands on the same object, mean over the deeper half of the blocks."""
     clip = material.clips["clip_surgery"]
     pictures = [scene.picture for scene in material.scenes]
     averages = attention_averages(clip, pictures, [scene.visible for scene in material.scenes])
-    for name, shares in attention_shares(averages, clip.depth).items():
+    for name, shares in attention_shares(averages).items():
         for reading in ("q-k", "v-v", "spread evenly"):
             values = shares[reading].double().numpy()
             value, low, high = interval(ratio(values, np.ones_like(values)), len(values))
