@@ -2,7 +2,7 @@
 
     python training/evaluate_sam.py src/clip_surgery_hub/assets/sam_tiny.scenes
 
-The scenes are those of `evaluate.py`: three objects of 30 to 50% of the side at native size, objects with at
+The scenes are those of `evaluate.py`: three objects of 30 to 50% of the side (`--side`), objects with at
 least 30 visible pixels. One line of JSON per kind of prompt, mean intersection over union in percent:
 
 - picked: of the mask with the highest score, out of three.
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a folder in the format of transformers, or the name of one")
     parser.add_argument("--clip", default="clip_vit_tiny.scenes")
     parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--side", type=int, default=80, help="of the pictures in pixels")
+    parser.add_argument("--side", type=int, default=112, help="of the pictures; the bundled SAM's own is 112")
     parser.add_argument("--backgrounds", choices=["training", "held-out"], default="training")
     options = parser.parse_args()
 

@@ -19,6 +19,10 @@ from sam_from_clip import MEAN, STD
 from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
 CARD = Path(__file__).with_name("sam_card.md")
+BEGAN = (
+    "The picture encoder began as the vision blocks of a CLIP of the same world, everything else at random."
+)
+ON_SMALLER = "\nThat was on smaller pictures, which cost less; these steps went on from there."
 
 
 def figures_table(rows: list[dict[str, object]]) -> str:
@@ -73,6 +77,7 @@ def main() -> None:
         steps=steps,
         batch=settings["batch"],
         prompts=sum(group.prompts for group in GROUPS.values()),
+        origin=BEGAN + ON_SMALLER if settings["start"] else BEGAN,
         figures=figures_table(rows),
     )
     (options.folder / "README.md").write_text(card)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from data import training_look, training_world
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -24,8 +25,12 @@ MOST = 8
 """How many points on the object, and how many off it, a prompt has at most."""
 FROM_CLIP = 0.3
 """Share of the prompts with an even number of points that look like a CLIP's: as many on as off, in cells."""
-CELL = 16
-"""Side of such a cell in pixels: two patches."""
+CELLS = (5, 7)
+"""How many such cells there are along a side: half of the patches of a CLIP that reads 80 or 112 pixels."""
+ENLARGED = 0.25
+"""Share of square pictures that are drawn smaller and enlarged, as SAM does with small pictures."""
+LEAST_DRAWN = 0.6
+"""The smallest side of these, as a share of the size."""
 ASTRAY = 0.08
 """Share of a CLIP's points on the object that lie anywhere; those off it hardly ever lie on it."""
 
@@ -91,15 +96,19 @@ class PromptBatches(IterableDataset[dict[str, Tensor]]):
             yield self._collate([self._draw((self.seed, step, i), rng) for i in range(self.batch)], rng)
 
     def _draw(self, seed: tuple[int, ...], rng: np.random.Generator) -> Shown:
-        """One scene with an object that can be asked for, square or padded to a square."""
+        """One scene with an object that can be asked for, square, padded to a square or enlarged."""
         size = [self.side, self.side]
         if rng.random() < OBLONG:
             size[int(rng.integers(2))] = int(rng.integers(self.side // 2, self.side))
+        elif rng.random() < ENLARGED:
+            size = [int(rng.integers(int(LEAST_DRAWN * self.side), self.side))] * 2
         trained, evaluated = worlds_of_training((size[0], size[1]))
         world = trained if rng.random() < 0.5 else evaluated
         for attempt in range(1000):
             scene = draw_scene((*seed, attempt), world)
             large = scene.visible.sum((1, 2)) >= LEAST_VISIBLE
+            if large.any() and size[0] == size[1] < self.side:
+                return _enlarged(scene, large, self.side)
             if large.any():
                 return _padded(scene, large, self.side)
         raise ValueError(f"no scene of {world} shows an object of {LEAST_VISIBLE} pixels")
@@ -131,6 +140,12 @@ def _padded(scene: Scene, large: NDArray[np.bool_], side: int) -> Shown:
     objects = np.zeros((int(large.sum()), side, side), bool)
     objects[:, :height, :width] = scene.visible[large]
     return Shown(picture, objects)
+
+
+def _enlarged(scene: Scene, large: NDArray[np.bool_], side: int) -> Shown:
+    picture = Image.fromarray(scene.picture).resize((side, side), Image.Resampling.BILINEAR)
+    places = (np.arange(side) * len(scene.picture)) // side
+    return Shown(np.array(picture), scene.visible[large][:, places[:, None], places])
 
 
 def prompts_of(
@@ -188,14 +203,16 @@ def _like_a_clip(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) 
     object are anywhere else. Of those made here 70% of the former lie on the object, and none for 10% of the
     objects; of the first bundled CLIP's it was 69% and 13% (80 scenes of the evaluation).
     """
-    cells = mask.shape[0] // CELL
-    middles = (np.arange(cells) * CELL + CELL // 2).astype(np.float32)
+    cells = int(rng.choice(CELLS))
+    side = mask.shape[0] // cells
+    middles = (np.arange(cells) * side + side // 2).astype(np.float32)
     places = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)  # [cells^2, 2], x and y
     rows, columns = np.nonzero(mask)
-    centre = np.array([columns.mean(), rows.mean()]) + rng.normal(0, CELL / 4, 2)
-    share = mask[: cells * CELL, : cells * CELL].reshape(cells, CELL, cells, CELL).mean((1, 3)).flatten()
+    centre = np.array([columns.mean(), rows.mean()]) + rng.normal(0, side / 4, 2)
+    whole = cells * side
+    share = mask[:whole, :whole].reshape(cells, side, cells, side).mean((1, 3)).flatten()
     # Nearness first, then how much of the object the cell shows, and noise that makes blobs of any shape.
-    merit = share - np.square(places - centre).sum(1) / (2 * CELL) ** 2 + rng.normal(0, 0.1, len(places))
+    merit = share - np.square(places - centre).sum(1) / (2 * side) ** 2 + rng.normal(0, 0.1, len(places))
     order = np.argsort(-merit)
     on, rest = order[:count], order[count:]
     off = rest[np.argsort(share[rest].round(1) + 0.05 * rng.random(len(rest)))[:count]]

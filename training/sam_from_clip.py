@@ -1,4 +1,4 @@
-"""A SAM whose picture encoder begins as the vision blocks of a trained CLIP.
+"""A SAM whose picture encoder begins as the vision blocks of a trained CLIP, or that of a smaller SAM.
 
 Both towers are made of the same blocks, so the blocks are copied. What SAM lacks is replaced: the norm before
 the first block by the linear map of pixels and position that comes closest to it, and CLS by nothing. Prompt
@@ -70,6 +70,25 @@ def build_sam(folder: Path, *, channels: int = 128, heads: int = 4) -> SamModel:
     _begin_decoder(model)
     _copy_blocks(model.vision_encoder, clip)
     _fit_stem(model.vision_encoder, clip, colours, some_pictures(FIT_SCENES, config.vision_config.image_size))
+    return model
+
+
+def grow_sam(folder: Path, side: int) -> SamModel:
+    """The trained SAM in `folder` for pictures of another side: its positions resized, all else as it is."""
+    small = SamModel.from_pretrained(folder, dtype=torch.float32)
+    config = SamConfig.from_pretrained(folder)
+    config.dtype = None  # that of the file; training is in float32
+    for part in (config.vision_config, config.prompt_encoder_config):
+        part.image_size = side
+    grid = side // config.vision_config.patch_size
+    config.prompt_encoder_config.image_embedding_size = grid
+    weights = small.state_dict()
+    positions = weights["vision_encoder.pos_embed"].permute(0, 3, 1, 2)
+    resized = F.interpolate(positions, (grid, grid), mode="bicubic", align_corners=False)
+    weights["vision_encoder.pos_embed"] = resized.permute(0, 2, 3, 1)
+    model = SamModel._from_config(config, attn_implementation="eager")
+    model.load_state_dict(weights)
+    model.shared_image_embedding.positional_embedding.requires_grad_(False)
     return model
 
 

@@ -1,12 +1,15 @@
 """Train the bundled SAM on the drawn world: one command, goes on where it was stopped.
 
-    python training/train_sam.py --out runs/sam
+    python training/train_sam.py --out runs/small
+    python training/export_sam.py runs/small runs/small/sam
+    python training/train_sam.py --out runs/sam --start runs/small/sam --size 112 --steps 1000
     python training/export_sam.py runs/sam src/clip_surgery_hub/assets/sam_tiny.scenes
     python training/evaluate_sam.py src/clip_surgery_hub/assets/sam_tiny.scenes
 
-It begins with the blocks of a trained CLIP (`--clip`). The same command continues a stopped run from its last
-checkpoint, which is written every 100 steps; with other `--steps` than before the rates fall to zero sooner
-or later. Everything is drawn from `--seed`.
+It begins with the blocks of a trained CLIP (`--clip`), at that one's size, or with a SAM that was trained on
+smaller pictures (`--start`, `--size`), where a step costs less. The same command continues a stopped run from
+its last checkpoint, which is written every 100 steps; with other `--steps` than before the rates fall to zero
+sooner or later. Everything is drawn from `--seed`.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from sam import OPTIMIZERS, TrainSam
 from sam_data import PromptBatches
-from sam_from_clip import build_sam, closeness
+from sam_from_clip import build_sam, closeness, grow_sam
 from torch.utils.data import DataLoader
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "clip_surgery_hub" / "assets"
@@ -33,6 +36,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clip", type=Path, default=ASSETS / "clip_vit_tiny.scenes")
+    parser.add_argument("--start", type=Path, default=None, help="a trained SAM, instead of --clip")
+    parser.add_argument("--size", type=int, default=112, help="side in pixels of what begins with --start")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=24, help="pictures per step")
     parser.add_argument("--channels", type=int, default=128, help="width of prompts and decoder")
@@ -58,8 +63,11 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     lightning.seed_everything(options.seed)
-    model = build_sam(options.clip, channels=options.channels, heads=options.heads)
-    print(f"patch features agree with the CLIP's to a cosine of {closeness(model, options.clip):.3f}")
+    if options.start:
+        model = grow_sam(options.start, options.size)
+    else:
+        model = build_sam(options.clip, channels=options.channels, heads=options.heads)
+        print(f"patch features agree with the CLIP's to a cosine of {closeness(model, options.clip):.3f}")
     task = TrainSam(
         model,
         steps=options.steps,
