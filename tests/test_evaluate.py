@@ -321,7 +321,8 @@ def test_wrong_readings_are_refused(given: dict[str, Any], message: str) -> None
 @torch.no_grad()
 def test_one_pass_gives_every_reading_as_it_is_under_surgery(clip: CLIPSurgery, interpolation: Any) -> None:
     pixels = torch.randn(2, 3, 80, 104, generator=torch.Generator().manual_seed(0))
-    operations = [Operation(method, method.resolve_depth(None, len(clip.tower.blocks))) for method in METHODS.values()]
+    blocks = len(clip.tower.blocks)
+    operations = [Operation(method, method.resolve_depth(None, blocks)) for method in METHODS.values()]
     operations.append(Operation(METHODS["clip_surgery"], 2))
     found = clip.tower.encode_all(pixels, operations, interpolation=interpolation)
     for operation, tokens in zip(operations, found, strict=True):
@@ -346,7 +347,8 @@ def test_one_pass_for_one_reading(clip: CLIPSurgery, name: str, watched: bool, a
         last.mlp.register_forward_hook(lambda module, given, output: seen.append(output))
     plain = tower.encode(pixels)
     method = METHODS[name]
-    (found,) = tower.encode_all(pixels, [Operation(method, method.resolve_depth(None, len(clip.tower.blocks)))])
+    depth = method.resolve_depth(None, len(clip.tower.blocks))
+    (found,) = tower.encode_all(pixels, [Operation(method, depth)])
     with surgery(model, name):
         expected = tower.encode(pixels)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

@@ -301,6 +301,7 @@ with RunFolder.open(sys.argv[1], SETTINGS) as run:
                 sink.add("pictures", [plain_row(f"{number}")])
             else:
                 sink.add("errors", [error_row(f"{number}")])
+            print(number, flush=True)
     sink.flush()
 """
 
@@ -314,7 +315,11 @@ def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
         process = subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, text=True)
         if kill % 4:  # while it writes; the others while it starts, opens and cleans
             assert int(process.stdout.readline()) == len(earlier)
-            time.sleep(chance.uniform(0, 0.3))
+            begun, rows = time.monotonic(), chance.randint(1, 100)
+            for _ in range(rows):
+                process.stdout.readline()
+            # Some moment within the next shard, however long a row takes on this machine.
+            time.sleep(chance.uniform(0, 7 * (time.monotonic() - begun) / rows))
         else:
             time.sleep(chance.uniform(0.1, 0.8))
         process.kill()
@@ -327,7 +332,7 @@ def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
         earlier = recorded
     assert 0 < len(earlier) < count
     finish = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True)
-    assert int(finish.stdout) == len(earlier) and not finish.stderr
+    assert int(finish.stdout.splitlines()[0]) == len(earlier) and not finish.stderr
     assert keys_of(path) == sorted(map(str, range(count)))
     assert sorted(read_errors(path)["key"].to_pylist(), key=int) == [str(n) for n in range(0, count, 10)]
     assert list((path / "unfinished").iterdir()) == []
