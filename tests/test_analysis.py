@@ -841,4 +841,4 @@ def test_maps_lie_beside_the_objects_before_and_on_them_after(bundled: CLIPSurge
     assert analysis.redundancy > 0.02  # these texts have little in common; docs/analysis.md
     # The empty text means the ground to this CLIP, so that the words' maps are its opposite.
     before = float(analysis.resemblance("architecture_surgery").mean())
-    assert abs(before) > 0.1 > abs(float(analysis.resemblance("both").mean()))
+    assert before < -0.1 and abs(float(analysis.resemblance("both").mean())) < 0.1

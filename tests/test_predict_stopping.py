@@ -53,9 +53,9 @@ def all_work(run: Path, ranks: int) -> bool:
 
     The holder is asked for first: before there is one, the reports are still those of the start before.
     """
-    if read_holder(run) is None:
-        return False
-    return len([report for report in reports(run).values() if report["pictures"]]) == ranks
+    return read_holder(run) is not None and ranks == sum(
+        report["pictures"] > 0 for report in reports(run).values()
+    )
 
 
 def assert_all_is_recorded(run: Path, before: int) -> None:

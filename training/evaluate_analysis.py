@@ -111,7 +111,7 @@ def print_blocks(averages: AttentionAverages) -> None:
     for part in PARTS:
         cosines = averages.cosines_to_cls[part].mean(0)
         rows[f"{BLOCK_PARTS[part]}, cosine to the final CLS"] = [f"{cosine:.2f}" for cosine in cosines]
-    numbers = range(1, 1 + len(cosines))
+    numbers = range(averages.same_object["query_key"].shape[1])
     print(f"\n| block | {' | '.join(map(str, numbers))} |\n|---|{'---|' * len(numbers)}")
     for name, values in rows.items():
         print(f"| {name} | {' | '.join(values)} |")

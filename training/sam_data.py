@@ -97,20 +97,19 @@ class PromptBatches(IterableDataset[dict[str, Tensor]]):
 
     def _draw(self, seed: tuple[int, ...], rng: np.random.Generator) -> Shown:
         """One scene with an object that can be asked for, square, padded to a square or enlarged."""
-        size = [self.side, self.side]
+        size, fit = [self.side, self.side], _padded
         if rng.random() < OBLONG:
             size[int(rng.integers(2))] = int(rng.integers(self.side // 2, self.side))
         elif rng.random() < ENLARGED:
             size = [int(rng.integers(int(LEAST_DRAWN * self.side), self.side))] * 2
+            fit = _enlarged
         trained, evaluated = worlds_of_training((size[0], size[1]))
         world = trained if rng.random() < 0.5 else evaluated
         for attempt in range(1000):
             scene = draw_scene((*seed, attempt), world)
             large = scene.visible.sum((1, 2)) >= LEAST_VISIBLE
-            if large.any() and size[0] == size[1] < self.side:
-                return _enlarged(scene, large, self.side)
             if large.any():
-                return _padded(scene, large, self.side)
+                return fit(scene, large, self.side)
         raise ValueError(f"no scene of {world} shows an object of {LEAST_VISIBLE} pixels")
 
     def _collate(self, shown: Sequence[Shown], rng: np.random.Generator) -> dict[str, Tensor]:
@@ -200,8 +199,8 @@ def _like_a_clip(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) 
     """Middles of cells [2 * count, 2]: those nearest to a place about the object's middle, then others.
 
     A CLIP knows an object's place to about a cell. Its points are a blob of neighbours, its points off the
-    object are anywhere else. Of those made here 70% of the former lie on the object, and none for 10% of the
-    objects; of the first bundled CLIP's it was 69% and 13% (80 scenes of the evaluation).
+    object are anywhere else. Of those made with five cells on 80 pixels 70% of the former lie on the object,
+    and none for 10% of the objects; of the first bundled CLIP's it was 69% and 13% (80 scenes).
     """
     cells = int(rng.choice(CELLS))
     side = mask.shape[0] // cells
