@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from tasks import attention, captions, maps, page, regions, words
+from tasks import attention, captions, maps, page, presence, recognition, regions
 from tasks.about import ABOUT
 from tasks.bootstrap import Figure
 from tasks.material import Material, gather
@@ -41,9 +41,9 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="a Markdown page whose tables are replaced")
     tasks: dict[str, Task] = {
         "explanation": maps.explanation,
-        "recognition": words.recognition,
+        "recognition": recognition.recognition,
         "points": maps.points,
-        "presence": words.presence,
+        "presence": presence.presence,
         "segmentation": regions.segmentation,
         "masks": maps.segmenter_masks,
         "sentence": captions.sentence,

@@ -4,15 +4,20 @@ ABOUT = {
     "explanation": (
         "mSC: mean of the min-max map on the object minus off it, averaged over the words of a "
         "picture, then over pictures, in percent. mIoU: overlap of map and object at the map's best "
-        "threshold, mean over maps. Peak: share of maps whose highest pixel lies on the object. "
-        "Counted: maps."
+        "threshold, mean over maps. Peak: share of maps whose highest pixel lies on the object. Concepts "
+        "are asked for by the paper's prompts, or by each of ten phrases that share much "
+        "(`training/tasks/wordings.py`): mean over all maps of all phrases. Counted: maps."
     ),
     "recognition": (
         "mAP: average precision of every concept over the pictures, then the mean over the concepts "
-        "that are shown, in percent. Scores are those of CLS, which no method touches: `plain_scores` "
-        "and `scores` of an `Explanation`. Pictures are read at native size, then at twice of it. Both "
-        "scores are compared in the same samples of the pictures, so the interval of the gain is "
-        "narrower than theirs. Counted: concepts."
+        "that are shown, in percent. Scores are those of CLS, which architecture surgery does not touch: "
+        "`plain_scores` (raw CLIP) and `scores` of an `Explanation`, and the two parts of feature surgery "
+        "each alone. Concepts are asked for by the paper's prompts, whose meaning training taught; by a "
+        "prompt such as `a {} on grass`, as captions of the training say now and then; or by a phrase that "
+        "training never said (`training/tasks/wordings.py`). In brackets: the mean cosine of two texts, what "
+        "they share. Several wordings are measured one by one, and the mean is given. The gain is measured "
+        "in the same samples of the pictures as both scores, so its interval is narrower than theirs. "
+        "Counted: concepts."
     ),
     "points": (
         "Share of the points of `Explanation.points` for the words that a picture shows: positive ones on "

@@ -62,6 +62,27 @@ def interval(
     return value, float(low), float(high)
 
 
+def checked(
+    reading: str,
+    name: str,
+    statistic: Statistic,
+    exact: float,
+    pictures: int,
+    count: int,
+    *,
+    centred: bool = False,
+) -> Figure:
+    """A share in percent, whose resampled form must give what torchmetrics gives on the pictures themselves.
+
+    Raises:
+        ArithmeticError: if it does not.
+    """
+    value, low, high = interval(statistic, pictures, centred=centred)
+    if abs(value - exact) > 1e-4:
+        raise ArithmeticError(f"the bootstrap's form of {name} gives {value}, torchmetrics {exact}.")
+    return Figure(reading=reading, name=name, value=100 * value, low=100 * low, high=100 * high, count=count)
+
+
 def ratio(above: ArrayLike, below: ArrayLike) -> Statistic:
     """Sum of the pictures' numerators [B] over the sum of their denominators [B].
 
@@ -82,23 +103,17 @@ def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> 
     A class counts in a resample where it is shown in it. Copies of a picture have one score, so they share a
     threshold: a class's average precision is the mean over its shown copies of the precision at theirs.
     """
+    picture, label = np.nonzero(shown)  # K pairs: a threshold each
+    above = scores[:, label] >= scores[picture, label]  # [B, K]
+    right = above & shown[:, label]
+    owner = (label[:, None] == np.unique(label)).astype(np.float64)  # [K, classes]
 
     def statistic(counts: Counts) -> NDArray[np.float64]:
-        total, classes = np.zeros(len(counts)), np.zeros(len(counts))
-        for values, truth in zip(scores.T, shown.T, strict=True):
-            if not truth.any():
-                continue
-            levels, level = np.unique(-values, return_inverse=True)  # equal scores share a threshold
-            first = np.searchsorted(np.sort(level), np.arange(len(levels)))
-            order = np.argsort(level, kind="stable")
-            ranked = counts[:, order]
-            hits = np.add.reduceat(ranked * truth[order], first, axis=1)  # [R, levels]
-            seen = np.add.reduceat(ranked, first, axis=1).cumsum(1)
-            precision = hits.cumsum(1) / np.maximum(seen, 1)
-            shows = hits.sum(1)
-            total += np.where(shows > 0, (precision * hits).sum(1) / np.maximum(shows, 1), 0)
-            classes += shows > 0
-        return total / classes
+        copies = counts[:, picture]  # [R, K]
+        precision = (counts @ right) / np.maximum(counts @ above, 1)
+        shows = copies @ owner
+        found = ((precision * copies) @ owner) / np.maximum(shows, 1)
+        return np.asarray(found.sum(1) / (shows > 0).sum(1))
 
     return statistic
 

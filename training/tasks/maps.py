@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from evaluate import measure_scene
 from evaluate_sam import overlap
+from numpy.typing import NDArray
 
 from clip_surgery_hub.explanation import Points
 from clip_surgery_hub.functional import similarity_map, similarity_to_points
 from clip_surgery_hub.sam import masks
 from clip_surgery_hub.sam_checkpoint import load_sam
 from tasks.bootstrap import Figure, interval, ratio, share
-from tasks.material import READINGS, Material
+from tasks.material import READINGS, Material, read_as
+from tasks.wordings import PHRASES, worded
 
 FINER = 1.4
 """Times the native size: where points are measured once more. A cell of points is two patches wide, so that a
@@ -22,20 +24,39 @@ native grid of few patches has hardly a cell that lies on one object alone."""
 
 
 def explanation(material: Material) -> Iterator[Figure]:
-    """Contrast, best overlap and peak of the maps, as `evaluate.py` defines them."""
+    """Contrast, best overlap and peak of the maps, as `evaluate.py` defines them, for prompts and phrases."""
     for reading in READINGS:
-        pairs = zip(material.similarity(reading), material.scenes, strict=True)
-        found = [100 * measure_scene(similarity, scene, material.concepts) for similarity, scene in pairs]
-        count = sum(map(len, found))
-        means = [figures[:, 0].mean() if len(figures) else 0.0 for figures in found]
-        statistics = {
-            "mSC": ratio(means, [len(figures) > 0 for figures in found]),
-            "mIoU": share([figures[:, 1] for figures in found]),
-            "peak": share([figures[:, 2] for figures in found]),
-        }
-        for name, statistic in statistics.items():
-            value, low, high = interval(statistic, len(material))
-            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+        yield from _quality(reading, _measured(material, material.similarity(reading)))
+    measured: dict[str, list[list[NDArray[np.float64]]]] = {reading: [] for reading in READINGS}
+    for phrase in PHRASES:
+        for method, clip in material.clips.items():
+            texts = worded(clip, material.concepts, phrase)
+            explained = clip.explain(material.encoded[method], texts)
+            for reading in (one for one, (by, _) in READINGS.items() if by == method):
+                measured[reading].append(_measured(material, read_as(reading, explained)))
+    for reading, phrases in measured.items():
+        of_pictures = [np.concatenate(found) for found in zip(*phrases, strict=True)]
+        yield from _quality(f"{reading}, a phrase, each of ten", of_pictures)
+
+
+def _measured(material: Material, similarity: Sequence[torch.Tensor]) -> list[NDArray[np.float64]]:
+    """Contrast, overlap and peak [K, 3] of the K words of each scene that count, in percent."""
+    pairs = zip(similarity, material.scenes, strict=True)
+    return [100 * measure_scene(one, scene, material.concepts) for one, scene in pairs]
+
+
+def _quality(reading: str, found: Sequence[NDArray[np.float64]]) -> Iterator[Figure]:
+    """The three figures of a reading from those of the maps of each picture, [K, 3]."""
+    count = sum(map(len, found))
+    means = [figures[:, 0].mean() if len(figures) else 0.0 for figures in found]
+    statistics = {
+        "mSC": ratio(means, [len(figures) > 0 for figures in found]),
+        "mIoU": share([figures[:, 1].tolist() for figures in found]),
+        "peak": share([figures[:, 2].tolist() for figures in found]),
+    }
+    for name, statistic in statistics.items():
+        value, low, high = interval(statistic, len(found))
+        yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
 
 
 def points(material: Material) -> Iterator[Figure]:

@@ -50,9 +50,7 @@ class Material:
 
     def similarity(self, reading: str) -> tuple[Tensor, ...]:
         """Similarity of every patch with every concept, B tensors [T, h, w]."""
-        method, features = READINGS[reading]
-        explanation = self.explained[method]
-        return explanation.plain if features == "plain" else explanation.operated
+        return read_as(reading, self.explained[READINGS[reading][0]])
 
     def encoded_one(self, method: str, number: int) -> EncodedImages:
         """One of the encoded pictures."""
@@ -75,6 +73,11 @@ class Material:
         scene = self.scenes[number]
         masks = {word: scene.mask(word) for word in scene.words}
         return {word: mask for word, mask in masks.items() if mask.sum() >= LEAST_PIXELS}
+
+
+def read_as(reading: str, explanation: Explanation) -> tuple[Tensor, ...]:
+    """Similarity of every patch with every text, B tensors [T, h, w]; explained by the reading's method."""
+    return explanation.plain if READINGS[reading][1] == "plain" else explanation.operated
 
 
 def gather(checkpoint: str, scenes: int, backgrounds: str) -> Material:

@@ -1,4 +1,4 @@
-"""What is in a picture at all: multi-label recognition over all concepts, and presence of single texts."""
+"""Whether a text is in a picture at all, and what thresholds on that do."""
 
 from __future__ import annotations
 
@@ -6,53 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from evaluate import average_precisions, shown_words
 from presence import asked_pairs, candidates
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from clip_surgery_hub.explanation import PRESENT
-from tasks.bootstrap import Figure, Statistic, area_under_roc, average_precision, interval, quantile, share
+from tasks.bootstrap import Figure, area_under_roc, checked, interval, quantile, share
 from tasks.material import Material
 
-LARGER = 2.0
-"""Times the native size: where recognition is measured once more, as CLIPs are read so for finer maps."""
 KEPT = 90
 """Percent of the present texts that the recommended threshold keeps."""
-
-
-def recognition(material: Material) -> Iterator[Figure]:
-    """Mean average precision over the concepts; scores are those of CLS, which the method does not touch."""
-    shown = shown_words(material.scenes, material.concepts)
-    readings: dict[str, Tensor] = {}
-    for size, read in (("", material), (f", {LARGER:g} times the size", material.read_at(LARGER))):
-        explained = read.explained["clip_surgery"]
-        readings[f"cosine of CLS (raw CLIP){size}"] = explained.plain_scores
-        readings[f"feature surgery{size}"] = explained.scores
-    for reading, scores in readings.items():
-        exact = float(average_precisions(scores, shown).mean())
-        statistic = average_precision(scores.double().numpy(), shown.numpy())
-        count = int(shown.any(0).sum())
-        yield _checked(reading, "mAP", statistic, exact, len(material), count, centred=True)
-    for before, after in zip([*readings][::2], [*readings][1::2], strict=True):
-        yield _gain(material, shown, after, readings[before], readings[after])
-
-
-def _gain(material: Material, shown: Tensor, reading: str, before: Tensor, after: Tensor) -> Figure:
-    """What feature surgery adds to the mAP, both measured in the same samples of the pictures."""
-    statistics = [average_precision(scores.double().numpy(), shown.numpy()) for scores in (before, after)]
-    value, low, high = interval(
-        lambda counts: statistics[1](counts) - statistics[0](counts), len(material), centred=True
-    )
-    count = int(shown.any(0).sum())
-    return Figure(
-        reading=reading,
-        name="gain over the cosine",
-        value=100 * value,
-        low=100 * low,
-        high=100 * high,
-        count=count,
-    )
 
 
 def presence(material: Material) -> Iterator[Figure]:
@@ -69,7 +32,7 @@ def presence(material: Material) -> Iterator[Figure]:
     for reading, score in scores.items():
         exact = float(binary_auroc(_on_unit_scale(score), shown.int()))
         statistic = area_under_roc(score.double().numpy(), shown.numpy(), rows.numpy())
-        yield _checked(reading, "AUROC", statistic, exact, len(material), len(shown))
+        yield checked(reading, "AUROC", statistic, exact, len(material), len(shown))
     yield from _operating_points(own, rows, shown, len(material))
 
 
@@ -108,20 +71,3 @@ def _on_unit_scale(score: Tensor) -> Tensor:
     """Ranks in [0, 1] as torchmetrics takes scores: its sigmoid would make distinct large scores equal."""
     levels, level = score.unique(return_inverse=True)
     return level.double() / max(1, len(levels) - 1)
-
-
-def _checked(
-    reading: str,
-    name: str,
-    statistic: Statistic,
-    exact: float,
-    pictures: int,
-    count: int,
-    *,
-    centred: bool = False,
-) -> Figure:
-    """A share in percent; its resampled form must give what torchmetrics gives on the pictures themselves."""
-    value, low, high = interval(statistic, pictures, centred=centred)
-    if abs(value - exact) > 1e-4:
-        raise ArithmeticError(f"the bootstrap's form gives {value}, torchmetrics {exact}.")
-    return Figure(reading=reading, name=name, value=100 * value, low=100 * low, high=100 * high, count=count)
