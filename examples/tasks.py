@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from labels_picture import plot_labels
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from clip_surgery_hub import CLIPSurgery, Explanation
 from clip_surgery_hub.analysis import attention_analysis, redundancy_analysis
 from clip_surgery_hub.analysis.masks import highest_patch
+from clip_surgery_hub.plot_labels import plot_labels
 from clip_surgery_hub.plot_tasks import plot_masks, plot_prompts, plot_segments
 from clip_surgery_hub.prompts import prompts_of
 from clip_surgery_hub.sam import masks
@@ -76,11 +76,10 @@ def walk(
 
     everything = clip.explain(picture, words)
     (labels,) = everything.labels(top_k=6)
-    known = dict(zip(everything.texts, everything.presence[0].tolist(), strict=True))
     yield Step(
         "labels",
         f"which of {len(words)} words the picture shows",
-        plot_labels(everything.pictures[0], labels, [known[label.text] for label in labels]),
+        plot_labels(everything, labels),
     )
 
     sentence = clip.sentence(picture, CAPTION)

@@ -74,6 +74,20 @@ def test_labels_are_the_best_of_the_texts(command: Run, checkpoint: Path, place:
     assert json.loads(answer.out)["pictures"][0]["labels"] == []
 
 
+@pytest.mark.parametrize("threshold", [(), ("--threshold", "99")])
+def test_labels_are_drawn_too(
+    command: Run, checkpoint: Path, place: Path, threshold: tuple[str, ...]
+) -> None:
+    options = [*ASKED, "--background", "grass", "--model", checkpoint, "--out", "results", *threshold]
+    answer = command("label", "pictures/a.png", *options)
+    assert (answer.code, answer.err) == (0, "")
+    assert files_in(place / "results") == {"a/panel.png", "a/result.json"}
+    written = json.loads((place / "results" / "a" / "result.json").read_text())
+    assert len(written["labels"]) == (0 if threshold else 2)
+    with Image.open(place / "results" / "a" / "panel.png") as panel:
+        assert panel.width > (200 if threshold else 800)
+
+
 def test_segments_are_written_as_numbers_and_as_run_lengths(
     command: Run,
     checkpoint: Path,

@@ -19,7 +19,7 @@ FLOORS = (
     "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
     "explanation_fields segmentation words",
     "runs sources towers text windows checkpoints explanation cells outputs records",
-    "transform encoding prompts sam_backends plot model_card",
+    "transform encoding prompts sam_backends plot plot_labels model_card",
     "question sentence sam sam_checkpoint plot_tasks plot_sentence sharing",
     "model",
     "analysis lightning",

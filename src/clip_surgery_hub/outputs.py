@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_surgery_hub.analysis import AttentionAnalysis, RedundancyAnalysis
-    from clip_surgery_hub.explanation import Explanation
+    from clip_surgery_hub.explanation import Explanation, Label
     from clip_surgery_hub.prompts import Prompt
     from clip_surgery_hub.sam import MaskResult
     from clip_surgery_hub.sentence import SentenceExplanation
@@ -108,6 +108,13 @@ def write_points(explanation: Explanation, prompts: Sequence[Prompt], place: Pat
     from clip_surgery_hub.plot_tasks import plot_prompts
 
     plot_prompts(explanation, prompts).savefig(place / PANEL)
+
+
+def write_labels(explanation: Explanation, labels: Sequence[Label], place: Path) -> None:
+    """Write the panel of one picture with its labels, their scores and their presence."""
+    from clip_surgery_hub.plot_labels import plot_labels
+
+    plot_labels(explanation, labels).savefig(place / PANEL)
 
 
 def write_segments(explanation: Explanation, index_map: Tensor, place: Path) -> None:

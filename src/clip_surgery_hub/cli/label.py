@@ -28,26 +28,28 @@ def label(
 ) -> None:
     """Say which of the texts each picture shows, the surest first.
 
-    Writes a folder per picture with a JSON of the labels, their scores and their presence.
+    Writes a folder per picture: a panel of the picture and its labels as bars, and a JSON of the labels,
+    their scores and their presence.
     """
 
     def prepare() -> Task:
         texts = gather_texts(text or [], text_file)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_results
+            from clip_surgery_hub.outputs import write_labels, write_results
             from clip_surgery_hub.records import record
 
             explanation = clip.explain(path, texts, size=request.size, background=background or ())
             chosen = {"threshold": threshold} if threshold is not None else {"top_k": top_k}
             whole = record(explanation, picture=path)
             per_text = {one["text"]: one for one in whole.pop("texts")}
+            (found,) = explanation.labels(**chosen)
             whole["labels"] = [
                 {"text": one.text, "score": one.score, "presence": per_text[one.text]["presence"]}
-                for one in explanation.labels(**chosen)[0]
+                for one in found
             ]
             if folder is not None:
-                write_results(folder, whole, lambda place: None)
+                write_results(folder, whole, lambda place: write_labels(explanation, found, place))
             return whole
 
         return Task("labelling", texts, answer, labels)
