@@ -23,9 +23,12 @@ POSITIVE_INSIDE, NEGATIVE_OUTSIDE = 80, 95
 FINER, NATIVE_POSITIVE_INSIDE = 112, 69
 RAW_POSITIVE_INSIDE = 30
 PRECISION, RAW_PRECISION, PRECISION_LOST = 60, 60, 3
-# Training never said these, so what all texts say of each is loud in every one of them.
-PHRASES = ("a photo of a {} that I took in the garden.", "an advertisement for a {}.", "a {} from far away.")
-PHRASE_PRECISION_GAINED, PHRASE_PEAKS_GAINED = 15, 7
+# What feature surgery gains in precision and in peaks where all texts say something that training never said.
+PHRASES = {
+    "a photo of a {} that I took in the garden.": (15, 7),
+    "an advertisement for a {}.": (15, 7),
+    "do you see the {} here?": (7, 0),
+}
 SEGMENTS, RAW_SEGMENTS = 47, 6
 CAPTIONS_LIT, RAW_CAPTIONS_LIT = 95, 60
 PAIRS_LIT = 85
@@ -106,9 +109,10 @@ def mean_precision(scores: Tensor, scenes: list[Scene]) -> float:
     words = load_sprites().concepts
     shown = torch.tensor([[word in scene.words for word in words] for scene in scenes])
     every = shown.any(0)
-    ranked = scores.double()[:, every].sigmoid()
+    ranks = scores[:, every].unique(return_inverse=True)[1].double()
+    ranks /= ranks.max()
     return 100 * float(
-        multilabel_average_precision(ranked, shown[:, every].int(), num_labels=int(every.sum()))
+        multilabel_average_precision(ranks, shown[:, every].int(), num_labels=int(every.sum()))
     )
 
 
@@ -127,11 +131,12 @@ def test_pictures_are_labelled_as_well_after_surgery_as_before(
 def test_feature_surgery_finds_what_a_phrase_hides(
     clip: CLIPSurgery, scenes: list[Scene], phrase: str
 ) -> None:
+    precision_gained, peaks_gained = PHRASES[phrase]
     words = load_sprites().concepts
     asked = dict(zip(words, clip.encode_text(words, templates=[phrase]), strict=True))
     result = clip.explain([scene.picture for scene in scenes], asked)
     before, after = mean_precision(result.plain_scores, scenes), mean_precision(result.scores, scenes)
-    assert after >= before + PHRASE_PRECISION_GAINED
+    assert after >= before + precision_gained
 
     def peaks_inside(similarity: tuple[Tensor, ...]) -> float:
         return 100 * float(
@@ -144,7 +149,7 @@ def test_feature_surgery_finds_what_a_phrase_hides(
             )
         )
 
-    assert peaks_inside(result.operated) >= peaks_inside(result.plain) + PHRASE_PEAKS_GAINED
+    assert peaks_inside(result.operated) >= peaks_inside(result.plain) + peaks_gained
 
 
 def peak_inside(similarity: Tensor, mask: np.ndarray) -> bool:

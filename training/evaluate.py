@@ -85,11 +85,17 @@ def shown_words(scenes: Sequence[Scene], words: tuple[str, ...]) -> Tensor:
     return torch.tensor([[word in scene.words for word in words] for scene in scenes])
 
 
+def on_unit_scale(scores: Tensor) -> Tensor:
+    """Ranks in [0, 1]: of other scores torchmetrics takes the sigmoid, which rounds some together."""
+    levels, level = scores.unique(return_inverse=True)
+    return level.double() / max(1, len(levels) - 1)
+
+
 def average_precisions(scores: Tensor, shown: Tensor) -> Tensor:
     """Average precision in [0, 1] of each word that any picture shows; scores and truth are [B, T]."""
     columns = shown.any(0)
     precisions: Tensor = multilabel_average_precision(
-        scores[:, columns].double().sigmoid(),
+        on_unit_scale(scores[:, columns]),
         shown[:, columns].int(),
         num_labels=int(columns.sum()),
         average=None,

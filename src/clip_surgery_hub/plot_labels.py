@@ -41,15 +41,19 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
             the first 40 where there are more.
 
     Raises:
-        ValueError: for an explanation of more pictures or none.
+        ValueError: for an explanation of more pictures or none, or a label of a text that was not explained.
     """
     if len(explanation) != 1:
         raise ValueError(f"plot_labels draws one picture, got {len(explanation)}; give explanation[0].")
+    strange = [label.text for label in labels if label.text not in explanation.texts]
+    if strange:
+        raise ValueError(f"{strange[0]!r} was not explained; give labels of the explanation itself.")
     fonts, (picture,), drawn = installed_fonts(), explanation.pictures, labels[:MOST]
     measure = ruler(fonts, DOTS_PER_INCH)
     height, width = picture.shape[:2]
     cells = lay_out((height, width), (_counted(len(labels)),), (f"{width} x {height} px",), measure)
-    names = [broken(text, MOST_NAME, measure) for text in drawable([one.text for one in drawn], fonts)]
+    texts = drawable([label.text for label in drawn], fonts)
+    names = [broken(text, MOST_NAME, measure) or ("(empty text)",) for text in texts]
     line = BETWEEN + LABEL_LINE * max(map(len, names), default=1)
     bars_height = line * max(1, len(names))
     figure_height = max(cells.height, bars_height + FOOT) + 2 * MARGIN
@@ -80,7 +84,7 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
         if known[label.text] < PRESENT:
             bar.set_color(ABSENT)
         axes.annotate(
-            f"presence {known[label.text]:.2f}",
+            f"presence {known[label.text]:.3f}",
             xy=(1.0, number),
             xycoords=("axes fraction", "data"),
             xytext=(6, 0),

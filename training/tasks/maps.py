@@ -16,7 +16,7 @@ from clip_surgery_hub.sam import masks
 from clip_surgery_hub.sam_checkpoint import load_sam
 from tasks.bootstrap import Figure, interval, ratio, share
 from tasks.material import READINGS, Material, read_as
-from tasks.wordings import PHRASES, worded
+from tasks.wordings import PHRASES, phrased
 
 FINER = 1.4
 """Times the native size: where points are measured once more. A cell of points is two patches wide, so that a
@@ -27,16 +27,13 @@ def explanation(material: Material) -> Iterator[Figure]:
     """Contrast, best overlap and peak of the maps, as `evaluate.py` defines them, for prompts and phrases."""
     for reading in READINGS:
         yield from _quality(reading, _measured(material, material.similarity(reading)))
-    measured: dict[str, list[list[NDArray[np.float64]]]] = {reading: [] for reading in READINGS}
-    for phrase in PHRASES:
-        for method, clip in material.clips.items():
-            texts = worded(clip, material.concepts, phrase)
-            explained = clip.explain(material.encoded[method], texts)
-            for reading in (one for one, (by, _) in READINGS.items() if by == method):
-                measured[reading].append(_measured(material, read_as(reading, explained)))
-    for reading, phrases in measured.items():
-        of_pictures = [np.concatenate(found) for found in zip(*phrases, strict=True)]
-        yield from _quality(f"{reading}, a phrase, each of ten", of_pictures)
+    for asked, phrases in PHRASES.items():
+        for reading, (method, _) in READINGS.items():
+            clip, encoded = material.clips[method], material.encoded[method]
+            texts = [phrased(clip, material.concepts, phrase) for phrase in phrases]
+            found = [_measured(material, read_as(reading, clip.explain(encoded, one))) for one in texts]
+            of_pictures = [np.concatenate(one) for one in zip(*found, strict=True)]
+            yield from _quality(f"{reading}, {asked}", of_pictures)
 
 
 def _measured(material: Material, similarity: Sequence[torch.Tensor]) -> list[NDArray[np.float64]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from evaluate import on_unit_scale
 from presence import asked_pairs, candidates
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
@@ -30,7 +31,7 @@ def presence(material: Material) -> Iterator[Figure]:
     for reference, way, score in candidates(explained.plain_scores, peak, rows, columns, scale):
         scores[f"{way}, {reference}" if ":" in way and "cosine" not in way else way] = score
     for reading, score in scores.items():
-        exact = float(binary_auroc(_on_unit_scale(score), shown.int()))
+        exact = float(binary_auroc(on_unit_scale(score), shown.int()))
         statistic = area_under_roc(score.double().numpy(), shown.numpy(), rows.numpy())
         yield checked(reading, "AUROC", statistic, exact, len(material), len(shown))
     yield from _operating_points(own, rows, shown, len(material))
@@ -65,9 +66,3 @@ def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, pictures: int) -
             value, low, high = interval(share(groups), pictures)
             count = sum(map(len, groups))
             yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
-
-
-def _on_unit_scale(score: Tensor) -> Tensor:
-    """Ranks in [0, 1] as torchmetrics takes scores: its sigmoid would make distinct large scores equal."""
-    levels, level = score.unique(return_inverse=True)
-    return level.double() / max(1, len(levels) - 1)

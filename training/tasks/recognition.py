@@ -1,13 +1,14 @@
 """Which of all concepts a picture shows: multi-label recognition before and after feature surgery on CLS.
 
-Feature surgery takes off what the texts of a class set share, so how much it brings depends on how much that
-is. The same concepts are therefore asked for in wordings that share little, as training said them, and in
-wordings that share much.
+Feature surgery takes a picture's mean over the texts off its scores, so what it is worth depends on how much
+that mean differs between pictures, and on whether that difference was asked for. The same concepts are
+therefore asked for in several wordings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,55 +16,102 @@ from evaluate import average_precisions, shown_words
 from torch import Tensor
 
 from clip_surgery_hub.functional import multilabel_scores
+from clip_surgery_hub.scenes import TRAINING
 from tasks.bootstrap import Figure, Statistic, average_precision, checked, interval
 from tasks.material import Material, embeddings
-from tasks.wordings import ON_GROUNDS, PHRASES, resemblance, worded
+from tasks.wordings import PHRASES, embedded, on_ground, phrased, resemblance
 
-LARGER = 2.0
-"""Times the native size: where recognition is measured once more, as CLIPs are read so for finer maps."""
+LARGER = (1.4, 2.0, 3.0)
+"""Times the native size, at which CLIPs are read for finer maps. This one never saw them in training."""
+ALL = ("raw CLIP", "its weights alone", "its mean alone", "feature surgery")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The T concepts in one wording, asked of B pictures.
+
+    Attributes:
+        texts: embeddings [C] by concept.
+        images: CLS of the pictures, [B, C].
+        shown: whether each picture shows what each text says, bool [B, T].
+    """
+
+    texts: dict[str, Tensor]
+    images: Tensor
+    shown: Tensor
+
+    def scores(self) -> dict[str, Tensor]:
+        """Raw cosine, each of the two things that feature surgery of a class set does, and both: [B, T]."""
+        embeds = torch.stack(list(self.texts.values()))
+        cosine = self.images @ embeds.T
+        return {
+            "raw CLIP": cosine,
+            "its weights alone": torch.softmax(2 * cosine, 1) * len(embeds) * cosine,
+            "its mean alone": cosine - cosine.mean(1, keepdim=True),
+            "feature surgery": multilabel_scores(self.images, embeds),
+        }
+
+    def spread(self) -> float:
+        """Standard deviation over the pictures of the mean cosine with all texts."""
+        return float((self.images @ torch.stack(list(self.texts.values())).T).mean(1).std())
 
 
 def recognition(material: Material) -> Iterator[Figure]:
     """Mean average precision over the concepts; scores are those of CLS, which the method does not touch."""
     clip, concepts = material.clips["clip_surgery"], material.concepts
-    common = f"cosine of two texts {resemblance(embeddings(clip, concepts)):.2f}"
-    for size, read in (("native size", material), (f"{LARGER:g} times the size", material.read_at(LARGER))):
-        explained = read.explained["clip_surgery"]
-        scores = {"raw CLIP": explained.plain_scores, **_parts(explained.plain_scores)}
-        scores["feature surgery"] = explained.scores
-        ways = {way: [one] for way, one in scores.items()}
-        yield from _row(material, f"the paper's prompts, {size} ({common})", ways)
-    images = torch.stack([tokens[0] for tokens in material.encoded["clip_surgery"].tokens])
-    asked = {"a concept on a ground, each of 16": ON_GROUNDS, "a phrase, each of ten": PHRASES}
-    asked |= {f"“{phrase.replace('{}', '…')}”": (phrase,) for phrase in PHRASES}
-    for reading, wordings in asked.items():
-        texts = [worded(clip, concepts, wording) for wording in wordings]
-        common = f"{np.mean([resemblance(one) for one in texts]):.2f}"
-        embeds = [torch.stack(list(one.values())) for one in texts]
-        ways = {"raw CLIP": [images @ one.T for one in embeds]}
-        ways["feature surgery"] = [multilabel_scores(images, one) for one in embeds]
-        yield from _row(material, f"{reading} ({common})", ways)
+    images, shown = _images(material), shown_words(material.scenes, concepts)
+    prompts = embeddings(clip, concepts)
+    yield from _row("the paper's prompts", [Asked(prompts, images, shown)])
+    for factor in LARGER:
+        larger = _images(material, factor)
+        yield from _row(f"the paper's prompts, {factor} times the size", [Asked(prompts, larger, shown)])
+    for reading, phrases in PHRASES.items():
+        yield from _row(reading, [Asked(phrased(clip, concepts, one), images, shown) for one in phrases])
+    grounds = torch.tensor([[scene.background == ground for ground in TRAINING] for scene in material.scenes])
+    on_grounds = [embedded(clip, concepts, on_ground(ground, concepts)) for ground in TRAINING]
+    yield from _row(
+        "a concept on a ground, each of 16, whatever it lies on",
+        [Asked(texts, images, shown) for texts in on_grounds],
+    )
+    yield from _row(
+        "a concept on a ground, each of 16, only where it lies on it",
+        [
+            Asked(texts, images, shown & lies[:, None])
+            for texts, lies in zip(on_grounds, grounds.T, strict=True)
+        ],
+    )
+    for phrases in PHRASES.values():
+        for phrase in phrases:
+            texts = phrased(clip, concepts, phrase)
+            asked = Asked(texts, images, shown)
+            yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
 
 
-def _parts(cosine: Tensor) -> dict[str, Tensor]:
-    """The two things that feature surgery of a class set does to one token's scores [B, T], each alone."""
-    weighted = torch.softmax(2 * cosine, 1) * cosine.shape[1] * cosine
-    return {"its weights alone": weighted, "its mean alone": cosine - cosine.mean(1, keepdim=True)}
+def _images(material: Material, factor: float = 1.0) -> Tensor:
+    """CLS of the pictures, read at so many times the native size, [B, C]."""
+    clip = material.clips["clip_surgery"]
+    side = round(factor * clip.tower.native_size)
+    encoded = clip.encode([scene.picture for scene in material.scenes], size=side)
+    return torch.stack([tokens[0] for tokens in encoded.tokens])
 
 
-def _row(material: Material, reading: str, scores: dict[str, Sequence[Tensor]]) -> Iterator[Figure]:
-    """The mAP of each way of scoring, mean over the wordings, and what the last gains over the first."""
-    shown = shown_words(material.scenes, material.concepts)
-    count = int(shown.any(0).sum())
+def _row(reading: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> Iterator[Figure]:
+    """The mAP of ways of scoring, mean over the wordings, and what the last gains over the first."""
+    pictures = len(wordings[0].shown)
+    count = sum(int(asked.shown.any(0).sum()) for asked in wordings)
+    common = np.mean([resemblance(asked.texts) for asked in wordings])
+    spread = np.mean([asked.spread() for asked in wordings])
+    reading = f"{reading} ({common:.2f}, {spread:.3f})"
+    scores = [asked.scores() for asked in wordings]
     statistics: dict[str, Statistic] = {}
-    for way, wordings in scores.items():
-        exact = [float(average_precisions(one, shown).mean()) for one in wordings]
-        statistics[way] = _mean([average_precision(one.double().numpy(), shown.numpy()) for one in wordings])
-        yield checked(
-            reading, way, statistics[way], float(np.mean(exact)), len(material), count, centred=True
-        )
+    for way in ways:
+        pairs = [(one[way], asked.shown) for one, asked in zip(scores, wordings, strict=True)]
+        exact = float(np.mean([float(average_precisions(*pair).mean()) for pair in pairs]))
+        each = [average_precision(ranked.double().numpy(), shown.numpy()) for ranked, shown in pairs]
+        statistics[way] = _mean(each)
+        yield checked(reading, way, statistics[way], exact, pictures, count, centred=True)
     before, *_, after = statistics.values()
-    value, low, high = interval(lambda counts: after(counts) - before(counts), len(material), centred=True)
+    value, low, high = interval(lambda counts: after(counts) - before(counts), pictures, centred=True)
     yield Figure(reading=reading, name="gain", value=100 * value, low=100 * low, high=100 * high, count=count)
 
 

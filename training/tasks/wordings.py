@@ -1,15 +1,31 @@
-"""The concepts in wordings that share much, for what feature surgery is worth depends on what texts share."""
+"""The concepts in wordings of their own, for what feature surgery is worth depends on how they are asked for.
+
+All of them were written down before any was measured, and all that were measured are here.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from clip_surgery_hub import CLIPSurgery
-from clip_surgery_hub.scenes import TRAINING
+from clip_surgery_hub.scenes.captions import with_article
 
-ON_GROUNDS = tuple(f"a {{}} on {ground}" for ground in TRAINING)
-"""What captions of the training say now and then: a concept on each of the named backgrounds."""
-PHRASES = (
+PHRASES_OF_KNOWN_WORDS = (
+    "a small drawing of my {} in the scene.",
+    "there is a clean photo of one {}.",
+    "this is a picture of a toy {} in a video game.",
+    "a close-up of a painting of the {}.",
+    "we see a large {} in a dark photo.",
+    "a good photo of a bad drawing of a {}.",
+    "a picture with one {} to the left.",
+    "my cool {} in black and white.",
+    "no photo of the {}.",
+    "the {} of this scene, hard to see.",
+)
+"""Every word stands in a prompt or a caption of the training, the phrases do not."""
+PHRASES_OF_NEW_WORDS = (
     "a photo of a {} that I took in the garden.",
     "somebody is looking at a {}.",
     "the {} of my neighbour.",
@@ -21,16 +37,30 @@ PHRASES = (
     "page four shows a {}.",
     "do you see the {} here?",
 )
-"""What somebody may ask and training never said. They were written down before any of them was measured."""
+"""Each has words that training never said, so what it says beside the concept means nothing to this CLIP."""
+PHRASES = {
+    "a phrase of known words, each of ten": PHRASES_OF_KNOWN_WORDS,
+    "a phrase with new words, each of ten": PHRASES_OF_NEW_WORDS,
+}
 
 
-def worded(clip: CLIPSurgery, concepts: tuple[str, ...], wording: str) -> dict[str, Tensor]:
-    """Embeddings [C] of the concepts by name, all in one wording."""
-    return dict(zip(concepts, clip.encode_text(concepts, templates=[wording]), strict=True))
+def on_ground(ground: str, concepts: Sequence[str]) -> list[str]:
+    """What captions of the training say now and then: "an apple on grass"."""
+    return [f"{with_article(concept)} on {ground}" for concept in concepts]
+
+
+def embedded(clip: CLIPSurgery, concepts: Sequence[str], texts: Sequence[str]) -> dict[str, Tensor]:
+    """Embeddings [C] by concept, of one text for each, as it is."""
+    return dict(zip(concepts, clip.encode_text(texts, templates=None), strict=True))
+
+
+def phrased(clip: CLIPSurgery, concepts: Sequence[str], phrase: str) -> dict[str, Tensor]:
+    """Embeddings [C] by concept, all in one phrase."""
+    return embedded(clip, concepts, [phrase.format(concept) for concept in concepts])
 
 
 def resemblance(texts: dict[str, Tensor]) -> float:
-    """Mean cosine of two different texts, in [-1, 1]."""
+    """Mean cosine of two different texts, of their unit length embeddings: in [-1, 1]."""
     embeds = list(texts.values())
-    total = sum(embeds).square().sum() - len(embeds)  # of unit vectors, each with all others
+    total = sum(embeds).square().sum() - len(embeds)  # of each with all others
     return float(total / (len(embeds) * (len(embeds) - 1)))
