@@ -74,6 +74,44 @@ def test_labels_are_the_best_of_the_texts(command: Run, checkpoint: Path, place:
     assert json.loads(answer.out)["pictures"][0]["labels"] == []
 
 
+@pytest.mark.parametrize("threshold", ["nan", "inf"])
+def test_a_threshold_that_no_score_reaches_is_one_line(command: Run, place: Path, threshold: str) -> None:
+    answer = command("label", "pictures/a.png", *ASKED, "--threshold", threshold)
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert f"got {threshold}" in answer.err
+
+
+@pytest.mark.parametrize("name", ["explain", "points", "mask", "label", "segment"])
+@pytest.mark.parametrize(
+    ("background", "message"),
+    [
+        (["grass", " man "], "'man' was given twice, as text and as background"),
+        (["grass", "grass"], "background text 'grass' was given twice"),
+        (["grass", " "], "A background text is empty"),
+    ],
+)
+def test_wrong_backgrounds_are_one_line(
+    command: Run, place: Path, name: str, background: list[str], message: str
+) -> None:
+    options = [option for text in background for option in ("--background", text)]
+    answer = command(name, "pictures/a.png", *ASKED, *options)
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert message in answer.err and not (place / "clip-surgery-out").exists()
+
+
+def test_every_command_has_a_folder_of_its_own(command: Run, checkpoint: Path, place: Path) -> None:
+    for name in ("explain", "label"):
+        assert command(name, "pictures/a.png", *ASKED, "--model", checkpoint).code == 0
+    found = {Path(file).parts[0] for file in files_in(place / "clip-surgery-out")}
+    assert found == {"explain", "label"}
+
+
+def test_one_text_alone_segments_nothing(command: Run, place: Path) -> None:
+    answer = command("segment", "pictures/a.png", "--text", "bench")
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
+    assert "'bench' alone would get every pixel" in answer.err and "--background" in answer.err
+
+
 @pytest.mark.parametrize("threshold", [(), ("--threshold", "99")])
 def test_labels_are_drawn_too(
     command: Run, checkpoint: Path, place: Path, threshold: tuple[str, ...]

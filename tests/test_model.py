@@ -228,6 +228,12 @@ def test_redundant_chooses_what_is_taken_away(clip):
         ValueError, match="'auto', 'class_set', 'empty_text', 'none' or a tensor.*got 'blank'"
     ):
         operated(redundant="blank")
+    for asked, others in ((["bench", "Bench"], ()), ("bench", ["bench"])):
+        with pytest.raises(
+            ValueError, match="all 2 texts of the class set are the same to .* give other texts"
+        ):
+            clip.explain(picture(40, 60), asked, background=others)
+        assert clip.explain(picture(40, 60), asked, background=others, redundant="empty_text")
     with pytest.raises(ValueError, match=r"redundant must have shape \[1, C\] = \[1, 16\], got \[16\]"):
         operated(redundant=class_set[0])
 
@@ -321,7 +327,7 @@ def test_embeddings_by_name_stand_for_texts(clip):
     with pytest.raises(ValueError, match=r"one shape \[C\], got \[\(1, 16\)\]"):
         clip.explain(image, {"bench": embeds[:1]})
     with pytest.raises(ValueError, match=r"C = 9"):
-        clip.explain(image, {"a": torch.ones(9), "b": torch.ones(9)})
+        clip.explain(image, {"a": torch.ones(9), "b": torch.arange(9.0)})
 
 
 def test_presence_compares_texts_with_the_reference_words(clip):

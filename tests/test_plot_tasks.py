@@ -1,5 +1,7 @@
 """Pictures of points and masks: the right pixels in the right cell, every point in its place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +96,20 @@ def test_the_heatmap_of_a_combination_is_the_maximum_of_its_texts() -> None:
     assert torch.equal(found[0], heatmaps[1])
     assert torch.equal(found[1], torch.maximum(heatmaps[0], heatmaps[2]))
     assert prompt_heatmaps(explanation, []).shape == (0, 40, 60)
+
+
+@pytest.mark.filterwarnings("ignore:'text 1' does not seem")
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        (["0+1", "0"], ["0"]),
+        (["0", "0+1"], ["0"]),
+        (["0+1", "1+0"], ["0"]),
+        (["0+1", "2", "0+2", "2+1+0"], ["0", "2", "0+2"]),
+        (["1"], []),
+    ],
+)
+def test_what_is_left_of_a_combination_is_asked_once(asked: list[str], made: list[str]) -> None:
+    explanation = replace(explained(picture(40, 60)), presence=torch.tensor([[1.0, 0.2, 1.0]]))
+    prompts = prompts_of(explanation, [[f"text {part}" for part in one.split("+")] for one in asked])
+    assert [prompt.name.replace("text ", "") for prompt in prompts] == made

@@ -30,7 +30,8 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
             pictures = [inner for inner in sorted(path.iterdir()) if _looks_like_a_picture(inner)]
             if not pictures:
                 raise FileNotFoundError(
-                    f"The folder {argument} holds no pictures ({', '.join(sorted(SUFFIXES))}). Name another."
+                    f"The folder {argument} holds no pictures ({', '.join(sorted(SUFFIXES))}); folders "
+                    f"inside are not searched. Name another, or a pattern such as '{path / '**' / '*.png'}'."
                 )
         elif path.exists():
             pictures = [path]
@@ -82,6 +83,29 @@ def gather_texts(texts: Sequence[str], text_file: Path | None) -> list[str]:
     if twice:
         raise ValueError(f"The text {twice[0]!r} was given twice. Give each text once.")
     return given
+
+
+def gather_background(background: Sequence[str] | None, texts: Sequence[str]) -> list[str]:
+    """The background texts as typed, without the white space around them.
+
+    Args:
+        background: as typed.
+        texts: those that are asked for, one by one; a background text must not be among them.
+
+    Raises:
+        ValueError: for an empty text, or one given twice.
+    """
+    others = [text.strip() for text in background or ()]
+    if "" in others:
+        raise ValueError("A background text is empty. Give words, such as --background grass.")
+    twice = [text for text, count in Counter([*texts, *others]).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"The text {twice[0]!r} was given twice, as text and as background. Give each text once."
+            if twice[0] in texts
+            else f"The background text {twice[0]!r} was given twice. Give each text once."
+        )
+    return others
 
 
 def parts_of(text: str) -> list[str]:

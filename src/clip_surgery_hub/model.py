@@ -35,6 +35,7 @@ __all__ = ["CLIPSurgery", "EncodedImages", "Redundant"]
 
 Redundant = Literal["auto", "class_set", "empty_text", "none"]
 PRESENCE_PROMPT = "a photo of a {}."
+SAME = 1e-5  # the most that a coordinate of two unit length embeddings of one text differs by rounding
 Texts = str | Sequence[str] | Mapping[str, Tensor]
 
 
@@ -257,7 +258,8 @@ class CLIPSurgery:
             redundant: see :meth:`explain`.
 
         Raises:
-            ValueError: for no text, or an unknown ``redundant``.
+            ValueError: for no text, an unknown ``redundant``, or the class set's own feature where all its
+                texts are the same.
         """
         names, embeds = self._embeds_by_name(texts)
         others, other_embeds = self._embeds_by_name(background) if len(background) else ((), embeds[:0])
@@ -492,6 +494,11 @@ class CLIPSurgery:
             return torch.zeros_like(class_set[:1])
         if redundant == "empty_text" or (redundant == "auto" and len(class_set) == 1):
             return self.encode_text([""])
+        if len(class_set) > 1 and torch.allclose(class_set, class_set[:1], rtol=0, atol=SAME):
+            raise ValueError(
+                f"all {len(class_set)} texts of the class set are the same to {self.name}, so that nothing "
+                'is left of them without what they share; give other texts, or redundant="empty_text".'
+            )
         return None
 
     def _presence_embeds(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

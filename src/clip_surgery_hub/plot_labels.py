@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clip_surgery_hub.explanation import Explanation, Label
 
 MOST = 40  # bars that are drawn; more make no picture that can be read
-MOST_NAME, BARS, NOTES, FOOT, BETWEEN = 2.2, 2.6, 1.0, 0.45, 0.12  # inches
+MOST_NAME, BARS, NOTES, FOOT, BETWEEN = 2.2, 2.6, 1.0, 0.6, 0.12  # inches
 BAR = 0.7  # the share of a line that a bar fills
 THERE, ABSENT = "#4c72b0", "0.75"  # bars of texts that seem to be in the picture, and that do not
 
@@ -48,6 +48,8 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
     strange = [label.text for label in labels if label.text not in explanation.texts]
     if strange:
         raise ValueError(f"{strange[0]!r} was not explained; give labels of the explanation itself.")
+    from matplotlib.ticker import MaxNLocator
+
     fonts, (picture,), drawn = installed_fonts(), explanation.pictures, labels[:MOST]
     measure = ruler(fonts, DOTS_PER_INCH)
     height, width = picture.shape[:2]
@@ -76,9 +78,11 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
     )
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=NOTE_POINTS)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.set_xlabel("score after feature surgery", fontsize=NOTE_POINTS, fontfamily=fonts)
     if explanation.presence is None:
         return figure
+    axes.set_xlabel(f"{axes.get_xlabel()}; grey: presence below {PRESENT}")
     known = dict(zip(explanation.texts, explanation.presence[0].tolist(), strict=True))
     for number, (bar, label) in enumerate(zip(bars, drawn, strict=True)):
         if known[label.text] < PRESENT:

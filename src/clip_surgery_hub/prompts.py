@@ -50,7 +50,8 @@ def prompts_of(
         threshold: see :meth:`Explanation.points`.
 
     Returns:
-        A prompt per combination of which at least one text is present.
+        A prompt per combination of which at least one text is present. One that lost texts is left out where
+        another prompt is for what is left of it.
 
     Raises:
         ValueError: for an explanation of several pictures, or a text that was not explained.
@@ -62,13 +63,13 @@ def prompts_of(
     presence = None
     if explanation.presence is not None:
         presence = dict(zip(explanation.texts, explanation.presence[0].tolist(), strict=True))
-    prompts = []
+    found: list[tuple[str, ...]] = []
     for combination in combinations:
-        kept = [
+        kept = tuple(
             text
             for text in combination
             if keep_absent or presence is None or presence.get(text, 1.0) >= PRESENT
-        ]
+        )
         for text in combination:
             if text not in kept and presence is not None:
                 warnings.warn(
@@ -76,10 +77,19 @@ def prompts_of(
                     f"{PRESENT} is asked for) and was left out; keep_absent=True (--keep-absent) keeps it.",
                     stacklevel=2,
                 )
-        if kept:
+        found.append(kept)
+    whole = {
+        frozenset(kept) for kept, asked in zip(found, combinations, strict=True) if len(kept) == len(asked)
+    }
+    prompts: list[Prompt] = []
+    made: set[frozenset[str]] = set()
+    for kept, asked in zip(found, combinations, strict=True):
+        again = len(kept) < len(asked) and frozenset(kept) in whole | made
+        if kept and not again:
             (points,) = explanation.combined_points(kept, threshold)
             known = None if presence is None else tuple(presence[text] for text in kept)
-            prompts.append(Prompt(tuple(kept), points, known))
+            prompts.append(Prompt(kept, points, known))
+            made.add(frozenset(kept))
     return prompts
 
 

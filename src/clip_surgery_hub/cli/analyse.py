@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_texts, point_of
+from clip_surgery_hub.arguments import find_pictures, gather_texts, point_of
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import Record, Task, run
 
@@ -44,6 +44,8 @@ def analyse(
             raise ValueError(
                 f"What texts have in common needs two or more, got {texts[0]!r} alone. Add another --text."
             )
+        if mask is not None and (count := len(find_pictures(request.pictures))) > 1:
+            raise ValueError(f"A mask belongs to one picture, got {count} pictures. Analyse it by itself.")
         place = None if point is None else point_of(point)
         inside = None
         if mask is not None:
@@ -71,7 +73,7 @@ def analyse(
                 write_results(folder, result, lambda place: write_analysis(attention, redundancy, place))
             return result
 
-        return Task("analysing", texts, answer, figures, begin=_check_tower)
+        return Task("analyse", "analysing", texts, answer, figures, begin=_check_tower)
 
     run(request, prepare)
 
@@ -86,9 +88,10 @@ def _check_tower(clip: CLIPSurgery) -> None:
 
 
 def figures(record: Record) -> str:
-    """Which patch it is, and how much the texts have in common."""
+    """Which patch it is, and how much the texts have in common beside what texts that share nothing have."""
     patch, share = record["attention"]["patch"], record["redundancy"]["redundancy"]
+    texts = len(record["redundancy"]["texts"])
     return (
         f"patch in row {patch['row']}, column {patch['column']} ({record['chosen']}); "
-        f"{share:.0%} of the energy is common to all texts"
+        f"{share:.0%} of the energy is common to all {texts} texts, where {1 / texts:.0%} is nothing"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import Record, Task, run
 
@@ -27,18 +27,19 @@ def explain(
 
     def prepare() -> Task:
         texts = gather_texts(text or [], text_file)
+        others = gather_background(background, texts)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
             from clip_surgery_hub.outputs import write_explanation, write_results
             from clip_surgery_hub.records import record
 
-            explanation = clip.explain(path, texts, size=request.size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=others)
             result = record(explanation, picture=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_explanation(explanation, place))
             return result
 
-        return Task("explaining", texts, answer, scores)
+        return Task("explain", "explaining", texts, answer, scores)
 
     run(request, prepare)
 

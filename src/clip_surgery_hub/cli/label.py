@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import Record, Task, run
 
@@ -34,12 +35,15 @@ def label(
 
     def prepare() -> Task:
         texts = gather_texts(text or [], text_file)
+        others = gather_background(background, texts)
+        if threshold is not None and not math.isfinite(threshold):
+            raise ValueError(f"A threshold is a number that scores can reach, got {threshold}.")
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
             from clip_surgery_hub.outputs import write_labels, write_results
             from clip_surgery_hub.records import record
 
-            explanation = clip.explain(path, texts, size=request.size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=others)
             chosen = {"threshold": threshold} if threshold is not None else {"top_k": top_k}
             whole = record(explanation, picture=path)
             per_text = {one["text"]: one for one in whole.pop("texts")}
@@ -52,11 +56,11 @@ def label(
                 write_results(folder, whole, lambda place: write_labels(explanation, found, place))
             return whole
 
-        return Task("labelling", texts, answer, labels)
+        return Task("label", "labelling", texts, answer, labels)
 
     run(request, prepare)
 
 
 def labels(record: Record) -> str:
     """The labels and their scores."""
-    return ", ".join(f"{one['text']} {one['score']:.3f}" for one in record["labels"]) or "no label"
+    return ", ".join(f"{one['text']} {one['score']:.3f}" for one in record["labels"]) or "no labels"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_texts, parts_of
+from clip_surgery_hub.arguments import gather_background, gather_texts, parts_of
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import Record, Task, run
 
@@ -53,6 +53,7 @@ def mask(
     def prepare() -> Task:
         asked = gather_texts(text or [], text_file)
         texts = list(dict.fromkeys(part for one in asked for part in parts_of(one)))
+        others = gather_background(background, texts)
         if choose not in CHOICES:
             raise ValueError(f"There is no choice {choose!r} among masks. Choose {' or '.join(CHOICES)}.")
 
@@ -68,7 +69,7 @@ def mask(
             from clip_surgery_hub.records import masks_record
             from clip_surgery_hub.sam import masks
 
-            explanation = clip.explain(path, texts, size=request.size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=others)
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
             found = masks(
                 explanation,
@@ -82,7 +83,7 @@ def mask(
                 write_results(folder, result, lambda place: write_masks(explanation, prompts, found, place))
             return result
 
-        return Task("masking", texts, answer, shares, begin=lambda clip: segmenter(clip.device))
+        return Task("mask", "masking", texts, answer, shares, begin=lambda clip: segmenter(clip.device))
 
     run(request, prepare)
 

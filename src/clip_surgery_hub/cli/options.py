@@ -37,7 +37,9 @@ Size = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="Such as cpu, cuda or mps (default: the best there is).")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Out = Annotated[Path | None, typer.Option(help=f"Folder for the results (default: {OUT}; with --json none).")]
+Out = Annotated[
+    Path | None, typer.Option(help=f"Folder for the results (default: {OUT}/COMMAND; with --json none).")
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the results as JSON, and nothing else, to stdout.")
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_surgery_hub.arguments import gather_texts, parts_of
+from clip_surgery_hub.arguments import gather_background, gather_texts, parts_of
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import Record, Task, run
 
@@ -30,20 +30,21 @@ def points(
     def prepare() -> Task:
         asked = gather_texts(text or [], text_file)
         texts = list(dict.fromkeys(part for one in asked for part in parts_of(one)))
+        others = gather_background(background, texts)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
             from clip_surgery_hub.outputs import write_points, write_results
             from clip_surgery_hub.prompts import prompts_of
             from clip_surgery_hub.records import points_record
 
-            explanation = clip.explain(path, texts, size=request.size, background=background or ())
+            explanation = clip.explain(path, texts, size=request.size, background=others)
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
             result = points_record(explanation, prompts, picture=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_points(explanation, prompts, place))
             return result
 
-        return Task("pointing", texts, answer, counts)
+        return Task("points", "pointing", texts, answer, counts)
 
     run(request, prepare)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import DTYPES, check_dtype, one_line_for_errors, quiet_lightning
 
@@ -85,7 +85,7 @@ def predict(
         predictor = SurgeryPredictor(
             model,
             texts,
-            background=background or (),
+            background=gather_background(background, texts),
             outputs=[name.strip() for name in outputs.split(",") if name.strip()],
             method=method,
             depth=depth,

@@ -31,6 +31,7 @@ class Task:
     """A command's work on one picture.
 
     Attributes:
+        command: its name.
         doing: what the progress bar says.
         texts: the texts to embed before the first picture, for what is wrong with them is said once.
         answer: from the model, a picture's file and the folder for its results (or None) to the record.
@@ -38,6 +39,7 @@ class Task:
         begin: what else is done once with the model before the first picture, and may fail.
     """
 
+    command: str
     doing: str
     texts: Sequence[str]
     answer: Callable[[CLIPSurgery, Path, Path | None], Record]
@@ -59,7 +61,7 @@ def run(request: Request, prepare: Callable[[], Task]) -> None:
     console, done, failed = Console(stderr=True), [], []
     with one_line_for_errors(console):
         paths, task = find_pictures(request.pictures), prepare()
-        target = request.out or (None if request.as_json else OUT)
+        target = request.out or (None if request.as_json else OUT / task.command)
         folders = choose_folders(paths, target) if target else [None] * len(paths)
         clip = _load(request, sample=paths[0] if len(paths) == 1 else None)
         if task.texts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_texts
+from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
 from clip_surgery_hub.cli.run import Record, Task, run
 
@@ -39,6 +39,11 @@ def segment(
 
     def prepare() -> Task:
         texts = gather_texts(text or [], text_file)
+        others = gather_background(background, texts)
+        if len(texts) + len(others) < 2:
+            raise ValueError(
+                f"{texts[0]!r} alone would get every pixel. Say what else there may be: --background grass."
+            )
         if features not in ("plain", "surgery"):
             raise ValueError(f"There are no features {features!r}. Choose plain or surgery.")
 
@@ -47,7 +52,7 @@ def segment(
             from clip_surgery_hub.records import segments_record
 
             explanation = clip.explain(
-                path, texts, size=request.size, background=background or (), window=window, stride=stride
+                path, texts, size=request.size, background=others, window=window, stride=stride
             )
             (index_map,) = explanation.segment(features)  # type: ignore[arg-type]
             result = segments_record(explanation, index_map, picture=path)
@@ -55,11 +60,11 @@ def segment(
                 write_results(folder, result, lambda place: write_segments(explanation, index_map, place))
             return result
 
-        return Task("segmenting", texts, answer, shares)
+        return Task("segment", "segmenting", texts, answer, shares)
 
     run(request, prepare)
 
 
 def shares(record: Record) -> str:
-    """The share of the picture that each text has."""
-    return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["segments"])
+    """The share of the picture that each text has which got any of it."""
+    return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["segments"] if one["share"])

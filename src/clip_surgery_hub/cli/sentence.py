@@ -46,7 +46,7 @@ def sentence(
                 write_results(folder, result, lambda place: write_sentence(explanation, place))
             return result
 
-        return Task("reading", (), answer, strongest, begin=begin)
+        return Task("sentence", "reading", (), answer, strongest, begin=begin)
 
     run(request, prepare)
 
