@@ -165,7 +165,7 @@ def test_resolve_knows_folders_hub_ids_and_names(tmp_path: Path, monkeypatch: py
         ("clip_vit_tiny", "did you mean 'clip_vit_tiny.scenes'"),
         ("clip_vit_base_patch16.openia", "did you mean 'clip_vit_base_patch16.openai'"),
         ("vit_b16.openai", "did you mean 'clip_vit_base_patch16.openai'"),
-        ("xyz", "list_models() gives the known names"),
+        ("xyz", "list_models() and `clip-surgery models` give the known names"),
         ("/no/such/folder", "no folder"),
         ("./nowhere/near", "no folder"),
         ("a/b/c", "no folder"),

@@ -220,7 +220,8 @@ def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, t
     assert first.codes() == [1], first.err()  # unharmed
     told = json.loads(command("status", run, "--json").out)
     assert (told["done"], told["failed"], told["left"], told["alive"]) == (600, 100, 0, False)
-    assert "finished" in command("status", run).out
+    ended = command("status", run).out
+    assert "finished" in ended and "0:00:00" in ended
     assert_complete(run, {f"{number}/{key}" for number in range(50) for key in keys})
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     last = {name: lines[-1][name] for name in ("done", "failed", "total", "left")}

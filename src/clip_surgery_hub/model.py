@@ -324,7 +324,9 @@ class CLIPSurgery:
         """
         normalisation = self.known_normalisation
         if stride is not None and window is None:
-            raise ValueError(f"stride={stride} needs a window; give its side in pixels as window=.")
+            raise ValueError(
+                f"stride={stride} needs a window; give its side in pixels as window= (--window)."
+            )
         patch, short = self.tower.patch_size, self.tower.native_size if size is None else size
         cells = None if window is None else window_cells(window, stride, patch=patch)
         pictures = load_pictures(images)
@@ -517,7 +519,7 @@ class CLIPSurgery:
             warnings.warn(
                 f"{self.name} has never seen {', '.join(map(repr, new))} in training: what it says about "
                 f"{'it' if len(new) == 1 else 'them'} means nothing. A full-size CLIP knows most words: "
-                'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16")',
+                'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16"), in a terminal --model.',
                 stacklevel=3,
             )
 

@@ -199,7 +199,8 @@ def _prompt_ids(
         text, template = texts[longest // len(templates)], templates[longest % len(templates)]
         raise ValueError(
             f"the text {_shortened(text)!r} takes {len(ids[longest])} tokens in the prompt {template!r}, but "
-            f"the model reads at most {limit}; shorten it, or embed it with truncate=True to cut its end off."
+            f"the model reads at most {limit}; shorten it, or, in Python, embed it with truncate=True to cut "
+            "its end off."
         )
     return [prompt if len(prompt) <= limit else _cut(prompt, limit, tokenizer) for prompt in ids]
 

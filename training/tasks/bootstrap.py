@@ -113,7 +113,8 @@ def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> 
         precision = (counts @ right) / np.maximum(counts @ above, 1)
         shows = copies @ owner
         found = ((precision * copies) @ owner) / np.maximum(shows, 1)
-        return np.asarray(found.sum(1) / (shows > 0).sum(1))
+        with np.errstate(invalid="ignore"):  # not a number where a resample shows no class
+            return np.asarray(found.sum(1) / (shows > 0).sum(1))
 
     return statistic
 

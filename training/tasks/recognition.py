@@ -16,7 +16,6 @@ from evaluate import average_precisions, shown_words
 from torch import Tensor
 
 from clip_surgery_hub.functional import multilabel_scores
-from clip_surgery_hub.scenes import TRAINING
 from tasks.bootstrap import Figure, Statistic, average_precision, checked, interval
 from tasks.material import Material, embeddings
 from tasks.wordings import PHRASES, embedded, on_ground, phrased, resemblance
@@ -67,24 +66,27 @@ def recognition(material: Material) -> Iterator[Figure]:
         yield from _row(f"the paper's prompts, {factor} times the size", [Asked(prompts, larger, shown)])
     for reading, phrases in PHRASES.items():
         yield from _row(reading, [Asked(phrased(clip, concepts, one), images, shown) for one in phrases])
-    grounds = torch.tensor([[scene.background == ground for ground in TRAINING] for scene in material.scenes])
-    on_grounds = [embedded(clip, concepts, on_ground(ground, concepts)) for ground in TRAINING]
-    yield from _row(
-        "a concept on a ground, each of 16, whatever it lies on",
-        [Asked(texts, images, shown) for texts in on_grounds],
-    )
-    yield from _row(
-        "a concept on a ground, each of 16, only where it lies on it",
-        [
-            Asked(texts, images, shown & lies[:, None])
-            for texts, lies in zip(on_grounds, grounds.T, strict=True)
-        ],
-    )
+    yield from _on_grounds(material, images, shown)
     for phrases in PHRASES.values():
         for phrase in phrases:
             texts = phrased(clip, concepts, phrase)
             asked = Asked(texts, images, shown)
             yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
+
+
+def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[Figure]:
+    """A concept on a ground: right wherever the concept is shown, then only where it lies on that ground."""
+    clip, concepts = material.clips["clip_surgery"], material.concepts
+    anywhere, there = [], []
+    for ground in material.grounds:
+        lies = torch.tensor([scene.background == ground for scene in material.scenes])
+        if lies.any():
+            texts = embedded(clip, concepts, on_ground(ground, concepts))
+            anywhere.append(Asked(texts, images, shown))
+            there.append(Asked(texts, images, shown & lies[:, None]))
+    asked = f"a concept on a ground, each of {len(there)}"
+    yield from _row(f"{asked}, whatever it lies on", anywhere)
+    yield from _row(f"{asked}, only where it lies on it", there)
 
 
 def _images(material: Material, factor: float = 1.0) -> Tensor:
@@ -116,4 +118,4 @@ def _row(reading: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> 
 
 
 def _mean(statistics: Sequence[Statistic]) -> Statistic:
-    return lambda counts: np.mean([one(counts) for one in statistics], 0)
+    return lambda counts: np.nanmean([one(counts) for one in statistics], 0)

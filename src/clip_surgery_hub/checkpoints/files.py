@@ -31,7 +31,7 @@ def find_file(source: str, name: str, revision: str | None) -> Path | None:
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(
             f"the model {source} cannot be loaded: check the name and the network, or give a folder; "
-            f"list_models() tells what can be named. ({one_line(error)})"
+            f"list_models() and `clip-surgery models` tell what can be named. ({one_line(error)})"
         ) from error
 
 
@@ -73,5 +73,6 @@ def _folder_in_cache(source: str, revision: str | None) -> str:
     except OSError as error:
         raise OSError(
             f"the model {source} cannot be loaded: it is not in the cache and the hub cannot be reached; "
-            "check the name and the network, or give a folder; list_models() tells what can be named."
+            "check the name and the network, or give a folder; list_models() and `clip-surgery models` tell "
+            "what can be named."
         ) from error

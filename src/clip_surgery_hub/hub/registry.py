@@ -103,4 +103,6 @@ def _advice(name: str) -> str:
     meant = {spelling: entry.name for entry in _ENTRIES.values() for spelling in entry.names}
     close = difflib.get_close_matches(name, meant, n=3, cutoff=0.6)
     near = list(dict.fromkeys(meant[spelling] for spelling in close))
-    return f"did you mean {' or '.join(map(repr, near))}?" if near else "list_models() gives the known names"
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return "list_models() and `clip-surgery models` give the known names"

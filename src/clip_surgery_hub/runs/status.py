@@ -48,6 +48,8 @@ class RunStatus:
     @property
     def time_left(self) -> str | None:
         """How long the rest takes at the present speed, such as ``1:02:03``; None where nobody knows."""
+        if self.left == 0:
+            return "0:00:00"
         if self.left is None or self.per_second <= 0:
             return None
         minutes, seconds = divmod(round(self.left / self.per_second), 60)
