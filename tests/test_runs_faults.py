@@ -290,18 +290,19 @@ import sys
 import pyarrow.parquet
 from clip_surgery_hub.runs import RunFolder
 from run_rows import PLAIN, SETTINGS, error_row, plain_row
-count = int(sys.argv[2])
+count, most = int(sys.argv[2]), int(sys.argv[3])
 with RunFolder.open(sys.argv[1], SETTINGS) as run:
     keys = run.recorded_keys()
     sink = run.sink(0, PLAIN, shard_rows=7)
     print(len(keys), flush=True)
-    for number in range(count):
-        if f"{number}" not in keys:
-            if number % 10:
-                sink.add("pictures", [plain_row(f"{number}")])
-            else:
-                sink.add("errors", [error_row(f"{number}")])
-            print(number, flush=True)
+    for written, number in enumerate(number for number in range(count) if f"{number}" not in keys):
+        if written == most:
+            sys.stdin.read()  # waits to be killed
+        if number % 10:
+            sink.add("pictures", [plain_row(f"{number}")])
+        else:
+            sink.add("errors", [error_row(f"{number}")])
+        print(number, flush=True)
     sink.flush()
 """
 
@@ -312,10 +313,17 @@ def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
     surroundings = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
     earlier: set[str] = set()
     for kill in range(20):
-        process = subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, text=True)
+        rows = chance.randint(1, 100)
+        process = subprocess.Popen(  # no machine is so fast that it is done before it is killed
+            [*command, str(rows + 7)],
+            env=surroundings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         if kill % 4:  # while it writes; the others while it starts, opens and cleans
             assert int(process.stdout.readline()) == len(earlier)
-            begun, rows = time.monotonic(), chance.randint(1, 100)
+            begun = time.monotonic()
             for _ in range(rows):
                 process.stdout.readline()
             # Some moment within the next shard, however long a row takes on this machine.
@@ -323,7 +331,8 @@ def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
         else:
             time.sleep(chance.uniform(0.1, 0.8))
         process.kill()
-        assert process.wait() == -9, "it was done before it was killed: give it more to do"
+        assert process.wait() == -9
+        process.stdin.close()
         process.stdout.close()
         if not (path / "run.json").exists():
             continue
@@ -331,7 +340,9 @@ def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
         assert recorded >= earlier and len(keys_of(path)) == len(recorded)
         earlier = recorded
     assert 0 < len(earlier) < count
-    finish = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=True)
+    finish = subprocess.run(
+        [*command, str(count)], env=surroundings, capture_output=True, text=True, check=True
+    )
     assert int(finish.stdout.splitlines()[0]) == len(earlier) and not finish.stderr
     assert keys_of(path) == sorted(map(str, range(count)))
     assert sorted(read_errors(path)["key"].to_pylist(), key=int) == [str(n) for n in range(0, count, 10)]
