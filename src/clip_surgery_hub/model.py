@@ -517,9 +517,9 @@ class CLIPSurgery:
         if new:
             self._warned_words.update(new)
             warnings.warn(
-                f"{self.name} has never seen {', '.join(map(repr, new))} in training: what it says about "
-                f"{'it' if len(new) == 1 else 'them'} means nothing. A full-size CLIP knows most words: "
-                'CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16"), in a terminal --model.',
+                f"{self.name} was shown nothing called {', '.join(map(repr, new))} in training: what it "
+                f"says of {'it' if len(new) == 1 else 'them'} means nothing. A full-size CLIP knows most "
+                'words: CLIPSurgery.from_pretrained("openai/clip-vit-base-patch16"), in a terminal --model.',
                 stacklevel=3,
             )
 
