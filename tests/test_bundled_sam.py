@@ -93,8 +93,9 @@ def test_the_model_alone_gets_the_colours_that_it_was_trained_with(sam: SamAndPr
     point = Points(torch.tensor([[40, 40]]), torch.ones(1, dtype=torch.uint8))
     alone, scores = encode_picture(sam.model, picture)(point)
     together, expected = encode_picture(sam, picture)(point)
-    assert torch.equal(alone, together)
-    torch.testing.assert_close(scores, expected)
+    # The picture is resized on both ways, which some processors round otherwise than others.
+    assert (alone != together).float().mean() < 1e-3
+    torch.testing.assert_close(scores, expected, atol=2e-3, rtol=0)
 
 
 def test_it_is_small_and_stored_in_half_precision() -> None:
