@@ -1,6 +1,8 @@
 """The concepts in wordings of their own, for what feature surgery is worth depends on how they are asked for.
 
-All of them were written down before any was measured, and all that were measured are here.
+The twenty phrases were written down before any of them was measured. A first look had been at others, six
+of ours and the prompts of nineteen published data sets: those with new words or a ground gained 15 to 35
+points of mAP, the rest -0.6 to 1.8.
 """
 
 from __future__ import annotations
