@@ -185,12 +185,13 @@ def annotate(
     shift: tuple[int, int],
     ha: str,
     va: str,
+    measured: str | tuple[str, str] = "axes fraction",
 ) -> None:
-    """A few small words at a place of the axes, in shares of it, shifted by points."""
+    """A few small words at a place of the axes, in shares of it or as `measured`, shifted by points."""
     axes.annotate(
         note,
         xy=at,
-        xycoords="axes fraction",
+        xycoords=measured,
         xytext=shift,
         textcoords="offset points",
         ha=ha,

@@ -9,8 +9,8 @@ from clip_surgery_hub.cells import (
     DOTS_PER_INCH,
     LABEL_LINE,
     MARGIN,
-    NOTE_COLOUR,
     NOTE_POINTS,
+    annotate,
     draw_cells,
     empty_figure,
     lay_out,
@@ -87,16 +87,15 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
     for number, (bar, label) in enumerate(zip(bars, drawn, strict=True)):
         if known[label.text] < PRESENT:
             bar.set_color(ABSENT)
-        axes.annotate(
+        annotate(
+            axes,
             f"presence {known[label.text]:.3f}",
-            xy=(1.0, number),
-            xycoords=("axes fraction", "data"),
-            xytext=(6, 0),
-            textcoords="offset points",
+            fonts,
+            at=(1.0, number),
+            shift=(6, 0),
+            ha="left",
             va="center",
-            fontsize=NOTE_POINTS,
-            fontfamily=fonts,
-            color=NOTE_COLOUR,
+            measured=("axes fraction", "data"),
         )
     return figure
 

@@ -15,8 +15,8 @@ from clip_surgery_hub.functional import similarity_map, similarity_to_points
 from clip_surgery_hub.sam import masks
 from clip_surgery_hub.sam_checkpoint import load_sam
 from tasks.bootstrap import Figure, interval, ratio, share
-from tasks.material import READINGS, Material, read_as
-from tasks.wordings import PHRASES, phrased
+from tasks.material import READINGS, Material, embeddings, read_as
+from tasks.wordings import PHRASES
 
 FINER = 1.4
 """Times the native size: where points are measured once more. A cell of points is two patches wide, so that a
@@ -30,7 +30,7 @@ def explanation(material: Material) -> Iterator[Figure]:
     for asked, phrases in PHRASES.items():
         for reading, (method, _) in READINGS.items():
             clip, encoded = material.clips[method], material.encoded[method]
-            texts = [phrased(clip, material.concepts, phrase) for phrase in phrases]
+            texts = [embeddings(clip, material.concepts, [phrase]) for phrase in phrases]
             found = [_measured(material, read_as(reading, clip.explain(encoded, one))) for one in texts]
             of_pictures = [np.concatenate(one) for one in zip(*found, strict=True)]
             yield from _quality(f"{reading}, {asked}", of_pictures)

@@ -104,6 +104,8 @@ def _read(
     return Material(scenes, concepts, grounds, clips, encoded, explained)
 
 
-def embeddings(clip: CLIPSurgery, words: Sequence[str]) -> dict[str, Tensor]:
-    """The words' embeddings [C] by name, with the paper's prompts: explaining them computes no presence."""
-    return dict(zip(words, torch.unbind(clip.encode_text(words)), strict=True))
+def embeddings(
+    clip: CLIPSurgery, words: Sequence[str], templates: str | Sequence[str] = "paper"
+) -> dict[str, Tensor]:
+    """The words' embeddings [C] by name, in these prompts: explaining them computes no presence."""
+    return dict(zip(words, torch.unbind(clip.encode_text(words, templates)), strict=True))

@@ -15,10 +15,11 @@ import torch
 from evaluate import average_precisions, shown_words
 from torch import Tensor
 
+from clip_surgery_hub.encoding import EncodedImages
 from clip_surgery_hub.functional import multilabel_scores
 from tasks.bootstrap import Figure, Statistic, average_precision, checked, interval
-from tasks.material import Material, embeddings
-from tasks.wordings import PHRASES, embedded, on_ground, phrased, resemblance
+from tasks.material import Material
+from tasks.wordings import PHRASES, on_ground, resemblance
 
 LARGER = (1.4, 2.0, 3.0)
 """Times the native size, at which CLIPs are read for finer maps. This one never saw them in training."""
@@ -30,48 +31,50 @@ class Asked:
     """The T concepts in one wording, asked of B pictures.
 
     Attributes:
-        texts: embeddings [C] by concept.
+        texts: unit length embeddings of the concepts, [T, C].
         images: CLS of the pictures, [B, C].
         shown: whether each picture shows what each text says, bool [B, T].
     """
 
-    texts: dict[str, Tensor]
+    texts: Tensor
     images: Tensor
     shown: Tensor
 
     def scores(self) -> dict[str, Tensor]:
         """Raw cosine, each of the two things that feature surgery of a class set does, and both: [B, T]."""
-        embeds = torch.stack(list(self.texts.values()))
-        cosine = self.images @ embeds.T
+        cosine = self.images @ self.texts.T
         return {
             "raw CLIP": cosine,
-            "its weights alone": torch.softmax(2 * cosine, 1) * len(embeds) * cosine,
+            "its weights alone": torch.softmax(2 * cosine, 1) * len(self.texts) * cosine,
             "its mean alone": cosine - cosine.mean(1, keepdim=True),
-            "feature surgery": multilabel_scores(self.images, embeds),
+            "feature surgery": multilabel_scores(self.images, self.texts),
         }
 
     def spread(self) -> float:
         """Standard deviation over the pictures of the mean cosine with all texts."""
-        return float((self.images @ torch.stack(list(self.texts.values())).T).mean(1).std())
+        return float((self.images @ self.texts.T).mean(1).std())
 
 
 def recognition(material: Material) -> Iterator[Figure]:
     """Mean average precision over the concepts; scores are those of CLS, which the method does not touch."""
     clip, concepts = material.clips["clip_surgery"], material.concepts
-    images, shown = _images(material), shown_words(material.scenes, concepts)
-    prompts = embeddings(clip, concepts)
+    images, shown = _cls(material.encoded["clip_surgery"]), shown_words(material.scenes, concepts)
+    prompts = clip.encode_text(concepts)
     yield from _row("the paper's prompts", [Asked(prompts, images, shown)])
+    pictures = [scene.picture for scene in material.scenes]
     for factor in LARGER:
-        larger = _images(material, factor)
+        larger = _cls(clip.encode(pictures, size=round(factor * clip.tower.native_size)))
         yield from _row(f"the paper's prompts, {factor} times the size", [Asked(prompts, larger, shown)])
+    phrased = {
+        phrase: Asked(clip.encode_text(concepts, [phrase]), images, shown)
+        for phrases in PHRASES.values()
+        for phrase in phrases
+    }
     for reading, phrases in PHRASES.items():
-        yield from _row(reading, [Asked(phrased(clip, concepts, one), images, shown) for one in phrases])
+        yield from _row(reading, [phrased[phrase] for phrase in phrases])
     yield from _on_grounds(material, images, shown)
-    for phrases in PHRASES.values():
-        for phrase in phrases:
-            texts = phrased(clip, concepts, phrase)
-            asked = Asked(texts, images, shown)
-            yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
+    for phrase, asked in phrased.items():
+        yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
 
 
 def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[Figure]:
@@ -81,7 +84,7 @@ def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[F
     for ground in material.grounds:
         lies = torch.tensor([scene.background == ground for scene in material.scenes])
         if lies.any():
-            texts = embedded(clip, concepts, on_ground(ground, concepts))
+            texts = clip.encode_text(on_ground(ground, concepts), None)
             anywhere.append(Asked(texts, images, shown))
             there.append(Asked(texts, images, shown & lies[:, None]))
     asked = f"a concept on a ground, each of {len(there)}"
@@ -89,11 +92,8 @@ def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[F
     yield from _row(f"{asked}, only where it lies on it", there)
 
 
-def _images(material: Material, factor: float = 1.0) -> Tensor:
-    """CLS of the pictures, read at so many times the native size, [B, C]."""
-    clip = material.clips["clip_surgery"]
-    side = round(factor * clip.tower.native_size)
-    encoded = clip.encode([scene.picture for scene in material.scenes], size=side)
+def _cls(encoded: EncodedImages) -> Tensor:
+    """CLS of the pictures, [B, C]."""
     return torch.stack([tokens[0] for tokens in encoded.tokens])
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.scenes.captions import with_article
 
 PHRASES_OF_KNOWN_WORDS = (
@@ -51,18 +50,8 @@ def on_ground(ground: str, concepts: Sequence[str]) -> list[str]:
     return [f"{with_article(concept)} on {ground}" for concept in concepts]
 
 
-def embedded(clip: CLIPSurgery, concepts: Sequence[str], texts: Sequence[str]) -> dict[str, Tensor]:
-    """Embeddings [C] by concept, of one text for each, as it is."""
-    return dict(zip(concepts, clip.encode_text(texts, templates=None), strict=True))
-
-
-def phrased(clip: CLIPSurgery, concepts: Sequence[str], phrase: str) -> dict[str, Tensor]:
-    """Embeddings [C] by concept, all in one phrase."""
-    return embedded(clip, concepts, [phrase.format(concept) for concept in concepts])
-
-
-def resemblance(texts: dict[str, Tensor]) -> float:
-    """Mean cosine of two different texts, of their unit length embeddings: in [-1, 1]."""
-    embeds = list(texts.values())
-    total = sum(embeds).square().sum() - len(embeds)  # of each with all others
-    return float(total / (len(embeds) * (len(embeds) - 1)))
+def resemblance(texts: Tensor) -> float:
+    """Mean cosine of two different texts, of their unit length embeddings [T, C]: in [-1, 1]."""
+    count = len(texts)
+    total = texts.sum(0).square().sum() - count  # of each with all others
+    return float(total / (count * (count - 1)))
