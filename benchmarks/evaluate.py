@@ -25,7 +25,7 @@ def evaluation(
     from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
     from clip_surgery_hub.evaluate.tasks import Setting
     from clip_surgery_hub.evaluate.truth import Truth
-    from clip_surgery_hub.pictures import Normalisation
+    from clip_surgery_hub.images.image_transform import Normalisation
 
     clip = CLIPSurgery(vision_tower(), normalisation=Normalisation((0.5,) * 3, (0.5,) * 3), device="cpu")
     remove_surgery(clip.model)

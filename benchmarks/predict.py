@@ -149,7 +149,7 @@ def memory(folder: Path) -> Comparison:
 def together(clip: Path, pictures: Path, out: Path, devices: int) -> dict[str, Any]:
     """A run; each process writes when it began and ended, beside the run."""
     from benchmarks.texts import TEXTS as names
-    from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
 
     class Timed(SurgeryPredictor):
         def on_predict_start(self) -> None:
@@ -171,8 +171,8 @@ def whole_pairs(clip: Path, pictures: Path, out: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.texts import TEXTS as names
-    from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor, predict
-    from clip_surgery_hub.pictures import normalised
+    from clip_surgery_hub.images.image_transform import normalised
+    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
 
     class Timed(SurgeryPredictor):
         began = ended = 0.0
@@ -204,9 +204,9 @@ def whole_pairs(clip: Path, pictures: Path, out: Path) -> dict[str, Any]:
 
 def restart_times(path: Path, out: Path, shards: int) -> dict[str, Any]:
     """Seconds of `predict` on a run in which all is done; the run is written here, row by row."""
-    from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor, predict
-    from clip_surgery_hub.lightning.settings import run_settings
-    from clip_surgery_hub.runs import RunFolder, pictures_schema
+    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction.run_settings import run_settings
+    from clip_surgery_hub.prediction.runs import RunFolder, pictures_schema
 
     predictor = SurgeryPredictor("clip_vit_tiny.scenes", ["dog", "cat", "fish"])
     data = PictureDataModule(path)
@@ -230,7 +230,7 @@ def restart_times(path: Path, out: Path, shards: int) -> dict[str, Any]:
 
 def tiny(path: Path, out: Path) -> dict[str, float]:
     """What `peak` says of a run over many tiny pictures."""
-    from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
 
     predictor = SurgeryPredictor("clip_vit_tiny.scenes", ["dog", "cat", "fish"], size=16)
     data = PictureDataModule(path, batch_size=64)

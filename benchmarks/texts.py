@@ -13,10 +13,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
 from benchmarks.measure import Comparison, compare, seconds
-from clip_surgery_hub.embedding_cache import EmbeddingCache
 from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.hub import MODELS
-from clip_surgery_hub.text import class_names, embed_texts, resolve_templates
+from clip_surgery_hub.text.cache import EmbeddingCache
+from clip_surgery_hub.text.embedding import class_names, embed_texts, resolve_templates
 
 TEXTS = class_names("pascal_context_59")
 TEMPLATES = resolve_templates("paper")

@@ -20,7 +20,7 @@ from tasks import SAMPLE, walk
 from transformers.utils.logging import disable_progress_bar
 
 from clip_surgery_hub import CLIPSurgery, create_model
-from clip_surgery_hub.sam_checkpoint import load_sam
+from clip_surgery_hub.sam.loading import load_sam
 from clip_surgery_hub.scenes import load_sprites
 
 SAMPLES = Path(str(files("clip_surgery_hub"))) / "assets" / "samples"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
-from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor
+from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor
 
 
 def main(arguments: ArgsType = None) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor
 from clip_surgery_hub import CLIPSurgery, Explanation
 from clip_surgery_hub.analysis import attention_analysis, redundancy_analysis
 from clip_surgery_hub.analysis.masks import highest_patch
-from clip_surgery_hub.plot_labels import plot_labels
-from clip_surgery_hub.plot_tasks import plot_masks, plot_prompts, plot_segments
-from clip_surgery_hub.prompts import prompts_of
-from clip_surgery_hub.sam import masks
-from clip_surgery_hub.sam_backends import Sam
+from clip_surgery_hub.plotting.labels import plot_labels
+from clip_surgery_hub.plotting.masks import plot_masks, plot_prompts, plot_segments
+from clip_surgery_hub.sam.backends import Sam
+from clip_surgery_hub.sam.masks import masks
+from clip_surgery_hub.sam.prompts import prompts_of
 
 SAMPLE = "scene_4.png"
 ABSENT = "pizza"  # what the sample does not show

@@ -21,8 +21,8 @@ def predict(out, ranks, workers, start, batch_size, sources):
     import torch
     from lightning import LightningModule, Trainer
 
-    from clip_surgery_hub.lightning import PictureDataModule
-    from clip_surgery_hub.sources import PictureReading
+    from clip_surgery_hub.images.image_transform import PictureReading
+    from clip_surgery_hub.prediction import PictureDataModule
 
     class KeysToFiles(LightningModule):
         """Appends the keys of every batch to the rank's file, with the width or the kind of the error."""

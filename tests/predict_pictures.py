@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clip_surgery_hub.runs import read_errors, read_run, verify_run
+from clip_surgery_hub.prediction.runs import read_errors, read_run, verify_run
 
 TEXTS = ("--text", "bench", "--text", "dog")
 

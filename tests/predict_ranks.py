@@ -20,7 +20,7 @@ FORKS.set_forkserver_preload(
     [
         "clip_surgery_hub.cli.predict",
         "clip_surgery_hub.hub",
-        "clip_surgery_hub.lightning",
+        "clip_surgery_hub.prediction",
         "datasets",
         "pycocotools.mask",
         "transformers.models.clip.image_processing_clip",
@@ -173,6 +173,6 @@ def wait_until(
 
 def recorded_rows(run: Path) -> int:
     """How many rows the manifests of a run name at this moment."""
-    from clip_surgery_hub.runs.manifest import count_rows, read_manifests
+    from clip_surgery_hub.prediction.runs.shard_records import count_rows, read_manifests
 
     return count_rows(read_manifests(run)).all if run.exists() else 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_surgery_hub.runs import OUTPUTS, RunFolder, pictures_schema
+from clip_surgery_hub.prediction.runs import OUTPUTS, RunFolder, pictures_schema
 
 TEXTS = ("bench", "dog")
 BACKGROUND = ("sky",)

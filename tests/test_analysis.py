@@ -34,7 +34,8 @@ from clip_surgery_hub.analysis import (
 from clip_surgery_hub.analysis.attention_results import KINDS, PARTS
 from clip_surgery_hub.analysis.masks import patch_coverage
 from clip_surgery_hub.analysis.redundancy_result import READINGS
-from clip_surgery_hub.pictures import Normalisation, load_picture, to_pixels
+from clip_surgery_hub.images.image_transform import Normalisation, to_pixels
+from clip_surgery_hub.images.loading import load_picture
 from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 from clip_surgery_hub.towers.activations import recorded_blocks
 from clip_surgery_hub.towers.tower import Tower
@@ -208,11 +209,11 @@ def test_a_method_that_takes_the_mlp_too_hides_nothing_of_the_original_path(tiny
     known = dict(methods.METHODS)
     before = attention_analysis(surgeon(copy.deepcopy(tiny_clip)), picture(), patch=(0, 0))
     try:
-        methods.register_method(methods.Method("with_mlp", methods.value_value_attention, 4, mlp=True))
+        methods.register_method(methods.Method("with_mlp", methods.mixing.value_value_attention, 4, mlp=True))
         after = attention_analysis(surgeon(tiny_clip, method="with_mlp"), picture(), patch=(0, 0))
     finally:
-        methods.registry._METHODS.clear()
-        methods.registry._METHODS.update(known)
+        methods.method._METHODS.clear()
+        methods.method._METHODS.update(known)
     for part in PARTS:
         torch.testing.assert_close(before.cosines_to_cls[part], after.cosines_to_cls[part])
 
@@ -665,7 +666,7 @@ def test_charts_show_the_figures(attention: AttentionAnalysis, clip: CLIPSurgery
 
 
 def test_blocks_are_spread_evenly_up_to_the_last() -> None:
-    from clip_surgery_hub.analysis.plot_attention import _spread_evenly
+    from clip_surgery_hub.plotting.attention import _spread_evenly
 
     assert _spread_evenly(4) == [0, 1, 2, 3]
     assert _spread_evenly(8) == list(range(8))

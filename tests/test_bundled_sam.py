@@ -18,10 +18,10 @@ from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.evaluate import open_dataset
 from clip_surgery_hub.evaluate.metrics import InteractionMetric
 from clip_surgery_hub.evaluate.truth import Answer, Truth
-from clip_surgery_hub.explanation import Points
-from clip_surgery_hub.sam import masks
-from clip_surgery_hub.sam_backends import SamAndProcessor, encode_picture
-from clip_surgery_hub.sam_checkpoint import load_sam
+from clip_surgery_hub.results.explanation import Points
+from clip_surgery_hub.sam.backends import SamAndProcessor, encode_picture
+from clip_surgery_hub.sam.loading import load_sam
+from clip_surgery_hub.sam.masks import masks
 from clip_surgery_hub.scenes import Scene, World, draw_scene
 
 NAME = "sam_tiny.scenes"

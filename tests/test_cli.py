@@ -15,7 +15,7 @@ from command_line import Answer, Run, checkpoint, command, files_in, place  # no
 from PIL import Image
 
 from clip_surgery_hub import CLIPSurgery, list_models, model_info
-from clip_surgery_hub.plot import overlay
+from clip_surgery_hub.plotting.heatmaps import overlay
 
 
 @pytest.fixture

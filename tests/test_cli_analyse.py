@@ -12,7 +12,7 @@ from PIL import Image
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.analysis import attention_analysis, redundancy_analysis
 from clip_surgery_hub.analysis.masks import highest_patch, read_mask
-from clip_surgery_hub.pictures import PictureError
+from clip_surgery_hub.images.loading import PictureError
 
 TEXTS = ["bench", "man"]
 ASKED = ["--text", "bench", "--text", "man"]

@@ -12,9 +12,10 @@ from PIL import Image
 from tiny_sams import as_transformers, tiny_sam
 
 import clip_surgery_hub
-from clip_surgery_hub import CLIPSurgery, sam_checkpoint
-from clip_surgery_hub.sam import MaskResult, masks
-from clip_surgery_hub.segmentation import rle_to_mask
+from clip_surgery_hub import CLIPSurgery
+from clip_surgery_hub.images.masks import rle_to_mask
+from clip_surgery_hub.sam import loading
+from clip_surgery_hub.sam.masks import MaskResult, masks
 
 SAMPLES = Path(clip_surgery_hub.__file__).parent / "assets" / "samples"
 
@@ -95,9 +96,9 @@ def test_the_choice_matters(expected: Callable[[str], MaskResult]) -> None:
 def test_the_segmenter_is_loaded_once_and_broken_pictures_are_left_out(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, load = [], sam_checkpoint.load_sam
+    loaded, load = [], loading.load_sam
     monkeypatch.setattr(
-        sam_checkpoint, "load_sam", lambda *given, **named: loaded.append(given) or load(*given, **named)
+        loading, "load_sam", lambda *given, **named: loaded.append(given) or load(*given, **named)
     )
     (place / "pictures" / "a2.png").write_bytes(b"not a picture")
     answer = run("pictures", "--text", "bench", "--keep-absent", "--json", "--out", "results")
@@ -114,7 +115,7 @@ def test_absent_texts_get_no_mask_unless_they_are_kept(run: Run, place: Path) ->
     clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes")
     every = clip.explain(SAMPLES / "scene_1.png", ["dog", "anchor", "umbrella", "key", "bear"])
     lowest, absent = min(zip(every.presence[0].tolist(), every.texts, strict=True))
-    assert lowest < clip_surgery_hub.explanation.PRESENT
+    assert lowest < clip_surgery_hub.results.explanation.PRESENT
     named = [SAMPLES / "scene_1.png", "--text", absent, "--model", "clip_vit_tiny.scenes", "--out", "results"]
     answer = run(*named)
     assert answer.code == 0 and "nothing is there" in answer.out

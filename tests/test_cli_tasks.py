@@ -11,8 +11,9 @@ from PIL import Image
 from tiny_sams import as_transformers, tiny_sam
 
 import clip_surgery_hub
-from clip_surgery_hub import CLIPSurgery, sam_checkpoint
-from clip_surgery_hub.segmentation import rle_to_mask
+from clip_surgery_hub import CLIPSurgery
+from clip_surgery_hub.images.masks import rle_to_mask
+from clip_surgery_hub.sam import loading
 
 SAMPLES = Path(clip_surgery_hub.__file__).parent / "assets" / "samples"
 ASKED = ["--text", "bench", "--text", "man"]
@@ -45,7 +46,7 @@ def test_absent_texts_are_left_out_and_named(command: Run, place: Path) -> None:
     every = clip.explain(SAMPLES / name, ["dog", "anchor", "umbrella", "key", *shown])
     ranked = sorted(zip(every.presence[0].tolist(), every.texts, strict=True))
     (lowest, absent), (highest, there) = ranked[0], ranked[-1]
-    assert lowest < clip_surgery_hub.explanation.PRESENT <= highest
+    assert lowest < clip_surgery_hub.results.explanation.PRESENT <= highest
     answer = command("points", SAMPLES / name, "--text", absent, "--text", f"{there}+{absent}", "--json")
     assert answer.code == 0
     (prompt,) = json.loads(answer.out)["pictures"][0]["prompts"]
@@ -156,7 +157,7 @@ def test_wrong_features_are_one_line(command: Run, place: Path) -> None:
 def test_the_options_that_all_commands_share_reach_the_model(
     command: Run, checkpoint: Path, place: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sam_checkpoint, "load_sam", lambda *given, **named: as_transformers(tiny_sam()))
+    monkeypatch.setattr(loading, "load_sam", lambda *given, **named: as_transformers(tiny_sam()))
     asked = ["--caption", "a bench"] if name == "sentence" else ASKED
     options = ["--model", checkpoint, "--method", "clip_surgery", "--depth", "1", "--size", "64"]
     options += ["--device", "cpu", "--dtype", "float32"]

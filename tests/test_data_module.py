@@ -18,8 +18,8 @@ import pytest
 from lightning import LightningModule, Trainer
 from PIL import Image
 
-from clip_surgery_hub.lightning import PictureDataModule
-from clip_surgery_hub.sources import PictureReading
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.prediction import PictureDataModule
 
 PROGRAM = Path(__file__).with_name("predict_keys.py")
 READING = PictureReading(size=16, patch=8)

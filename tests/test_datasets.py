@@ -23,9 +23,9 @@ from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
 from clip_surgery_hub.evaluate.datasets.mat import read_mat
 from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS, SCENES, WORLDS
-from clip_surgery_hub.pictures import load_picture
+from clip_surgery_hub.images.loading import load_picture
 from clip_surgery_hub.scenes import HELD_OUT, draw_scene, load_sprites
-from clip_surgery_hub.text import class_names
+from clip_surgery_hub.text.embedding import class_names
 
 ROOT = Path(__file__).parents[1]
 CLASS_FILES = sorted((ROOT / "src/clip_surgery_hub/assets/classes").glob("*.json"))

@@ -26,9 +26,9 @@ from clip_surgery_hub.evaluate import (
 )
 from clip_surgery_hub.evaluate.cases import extreme_cases
 from clip_surgery_hub.evaluate.published import published_for
-from clip_surgery_hub.evaluate.readings import Reading
 from clip_surgery_hub.evaluate.report import results_table
 from clip_surgery_hub.evaluate.sweep import sweep
+from clip_surgery_hub.evaluate.variants import Reading
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.model import CLIPSurgery

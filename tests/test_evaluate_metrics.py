@@ -22,7 +22,7 @@ from clip_surgery_hub.evaluate.metrics import (
     RowMetric,
     SegmentationMetric,
 )
-from clip_surgery_hub.evaluate.metrics.explanation import STEPS
+from clip_surgery_hub.evaluate.metrics.explainability import STEPS
 from clip_surgery_hub.evaluate.truth import Answer, Truth
 from clip_surgery_hub.functional import highest_text, similarity_map, similarity_to_points
 from clip_surgery_hub.functional.measures import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from clip_surgery_hub.explanation import Explanation, Settings
+from clip_surgery_hub.results.explanation import Explanation, Settings
 
 SETTINGS = Settings(model="some/model", method="clip_surgery", depth=6, versions={"torch": "2.0"})
 

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from clip_surgery_hub.explanation import Explanation, Settings
+from clip_surgery_hub.results.explanation import Explanation, Settings
 
 
 def explanation_of(pictures: int, *, seed: int = 0) -> Explanation:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import clip_surgery_hub
 from clip_surgery_hub.checkpoints.activation import correct_activation
+from clip_surgery_hub.factory import build_model, create_model
 from clip_surgery_hub.hub import (
     MODELS,
     Entry,
-    create_model,
     list_models,
     model_info,
     pinned_revision,
@@ -25,7 +25,6 @@ from clip_surgery_hub.hub import (
     resolve,
 )
 from clip_surgery_hub.hub import registry as registered
-from clip_surgery_hub.hub.creating import build_model
 from clip_surgery_hub.model import CLIPSurgery
 
 GOLDEN = Path(__file__).parent / "golden" / "clip_vit"

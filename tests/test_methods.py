@@ -41,8 +41,8 @@ SIZES = ((32, 32), (24, 40), (40, 16), (8, 8))
 def registry_as_it_was() -> Iterator[None]:
     known = dict(METHODS)
     yield
-    methods.registry._METHODS.clear()
-    methods.registry._METHODS.update(known)
+    methods.method._METHODS.clear()
+    methods.method._METHODS.update(known)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_turned_pictures_have_turned_windows() -> None:
 def test_grid_of_another_picture_is_refused() -> None:
     key, value = heads(2)
     with pytest.raises(ValueError, match=r"4 x 5 patches \(rows x columns\) does not fit 16 tokens: pass"):
-        methods.neighbour_attention(key, value, 0.3, (4, 5))
+        methods.mixing.neighbour_attention(key, value, 0.3, (4, 5))
 
 
 # Half precision.
@@ -236,7 +236,7 @@ def test_temperature_of_gem_does_not_overflow_in_float16() -> None:
     query, key, value = (tensor.half() for tensor in heads(3))
     normed = torch.full((2, 16, 64), 3e4).half()
     scale = 1e-5
-    found = methods.self_self_attention(query, key, value, normed, scale)
+    found = methods.mixing.self_self_attention(query, key, value, normed, scale)
     assert found.dtype == torch.float16
     weights = mean_of_three_groupings(normed.double())
     for head in range(3):
@@ -251,7 +251,7 @@ def test_gem_takes_tokens_of_length_zero(dtype: torch.dtype, tolerance: float) -
     """They have no direction, and so agree with all tokens alike, as tokens of one direction do."""
     (value,) = heads(1, dtype=dtype)
     zeros, normed = torch.zeros_like(value), torch.ones(2, 16, 24, dtype=dtype)
-    found = methods.self_self_attention(zeros, zeros, value, normed, 0.3)
+    found = methods.mixing.self_self_attention(zeros, zeros, value, normed, 0.3)
     v = value[:, 1].double()
     ones = torch.ones_like(v)
     expected = mean_of_three_groupings(normed.double())(ones, ones, v, 0.3) @ v

@@ -24,9 +24,9 @@ from transformers import (
 
 from clip_surgery_hub import hub
 from clip_surgery_hub.functional import feature_surgery, presence, unit_length
+from clip_surgery_hub.images.loading import PictureError
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.pictures import PictureError
-from clip_surgery_hub.text import reference_words
+from clip_surgery_hub.text.embedding import reference_words
 
 TEXTS = ["bench", "person", "ground"]
 GOLDEN_FOLDER = os.path.join(os.path.dirname(__file__), "golden", "clip_vit", "checkpoint")
@@ -184,7 +184,7 @@ def test_explain_is_its_steps_taken_by_hand(clip, folder):
 
 
 def hand_ensemble(model, tokenizer, text):
-    from clip_surgery_hub.text import resolve_templates
+    from clip_surgery_hub.text.embedding import resolve_templates
 
     ids = tokenizer(
         [template.replace("{}", text) for template in resolve_templates("paper")],
@@ -263,7 +263,7 @@ def test_pictures_of_mixed_sizes_are_each_as_alone(clip, tmp_path):
 
 
 def test_many_pictures_go_through_in_batches(clip, monkeypatch):
-    from clip_surgery_hub import encoding
+    from clip_surgery_hub.images import encoding
 
     images = [picture(32, 32 + 16 * (number % 2), number) for number in range(5)]
     at_once = clip.explain(images, TEXTS)

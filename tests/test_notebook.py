@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from clip_surgery_hub.explanation import PRESENT
-from clip_surgery_hub.segmentation import rle_to_mask
+from clip_surgery_hub.images.masks import rle_to_mask
+from clip_surgery_hub.results.explanation import PRESENT
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "demo.ipynb"
@@ -19,7 +19,7 @@ SAMPLE = 3  # scene_4.png
 
 # What is asked of the notebook's final namespace, printed as JSON by a cell behind its last.
 QUESTION = """
-from clip_surgery_hub.segmentation import mask_to_rle
+from clip_surgery_hub.images.masks import mask_to_rle
 
 print(json.dumps({
     "texts": texts,

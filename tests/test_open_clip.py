@@ -28,10 +28,10 @@ from transformers import CLIPModel, MetaClip2Model, PreTrainedTokenizerFast, Sig
 from clip_surgery_hub import CLIPSurgery, apply_surgery
 from clip_surgery_hub.checkpoints import build_open_clip, load_checkpoint
 from clip_surgery_hub.checkpoints.building import _tensors
-from clip_surgery_hub.checkpoints.filling import without_initialisation
+from clip_surgery_hub.checkpoints.load_state import without_initialisation
 from clip_surgery_hub.checkpoints.open_clip_config import read_architecture
-from clip_surgery_hub.checkpoints.openai_names import without_prefixes
 from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP
+from clip_surgery_hub.checkpoints.weight_names import without_prefixes
 from clip_surgery_hub.towers import find_tower
 
 PLAIN = CASES["ViT-B-16"]

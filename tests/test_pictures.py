@@ -12,14 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_surgery_hub.pictures import (
-    Normalisation,
-    PictureError,
-    load_picture,
-    load_pictures,
-    picture_size,
-    to_pixels,
-)
+from clip_surgery_hub.images.image_transform import Normalisation, picture_size, to_pixels
+from clip_surgery_hub.images.loading import PictureError, load_picture, load_pictures
 
 OPENAI = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 

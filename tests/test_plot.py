@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from matplotlib import colormaps
 from matplotlib.transforms import Bbox
 
-from clip_surgery_hub.explanation import Explanation, Settings
-from clip_surgery_hub.plot import overlay, plot_explanation
+from clip_surgery_hub.plotting.heatmaps import overlay, plot_explanation
+from clip_surgery_hub.results.explanation import Explanation, Settings
 
 LONG = (
     "a photograph of an officer in a dark uniform with medals, standing in front of the flag of some country"
@@ -169,7 +169,7 @@ def test_ordinary_labels_warn_of_nothing() -> None:
 def test_pyplot_is_left_alone(tmp_path: Path) -> None:
     code = """
 import sys, numpy, torch
-from clip_surgery_hub.explanation import Explanation, Settings
+from clip_surgery_hub.results.explanation import Explanation, Settings
 one = torch.zeros(1, 1)
 explanation = Explanation(pictures=(numpy.zeros((4, 4, 3), numpy.uint8),), texts=("a",), background=(),
     operated=(torch.rand(1, 2, 2),), plain=(torch.rand(1, 2, 2),), scores=one, plain_scores=one,

@@ -9,8 +9,8 @@ from matplotlib import colors
 from tiny_sams import explained, picture
 from torch import Tensor
 
-from clip_surgery_hub.explanation import PRESENT, Explanation, Label
-from clip_surgery_hub.plot_labels import ABSENT, BAR, MOST, THERE, plot_labels
+from clip_surgery_hub.plotting.labels import ABSENT, BAR, MOST, THERE, plot_labels
+from clip_surgery_hub.results.explanation import PRESENT, Explanation, Label
 
 NAMES = (
     "a very long description of nothing at all " * 3,

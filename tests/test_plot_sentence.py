@@ -7,10 +7,10 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import Bbox
 
-from clip_surgery_hub.explanation import Settings
-from clip_surgery_hub.plot import overlay
-from clip_surgery_hub.sentence import SentenceExplanation
-from clip_surgery_hub.words import Token, words_of
+from clip_surgery_hub.plotting.heatmaps import overlay
+from clip_surgery_hub.results.explanation import Settings
+from clip_surgery_hub.results.sentence import SentenceExplanation
+from clip_surgery_hub.text.words import Token, words_of
 
 SHORT = "a dog and a ball"
 LONG = (

@@ -8,9 +8,9 @@ import torch
 from matplotlib import colors
 from tiny_sams import explained, picture
 
-from clip_surgery_hub.explanation import Points
-from clip_surgery_hub.plot_tasks import DIMMED, OFF, ON, plot_masks, plot_prompts
-from clip_surgery_hub.prompts import Prompt, prompt_heatmaps, prompts_of
+from clip_surgery_hub.plotting.masks import DIMMED, OFF, ON, plot_masks, plot_prompts
+from clip_surgery_hub.results.explanation import Points
+from clip_surgery_hub.sam.prompts import Prompt, prompt_heatmaps, prompts_of
 
 POINTS = Points(torch.tensor([[3, 4], [50, 30]]), torch.tensor([1, 0], dtype=torch.uint8))
 

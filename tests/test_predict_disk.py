@@ -8,7 +8,7 @@ from command_line import checkpoint  # noqa: F401
 from predict_pictures import TEXTS, assert_complete, write_pictures
 from predict_ranks import Ranks, recorded_rows
 
-from clip_surgery_hub.runs import read_run, run_status, verify_run
+from clip_surgery_hub.prediction.runs import read_run, run_status, verify_run
 
 
 @pytest.fixture

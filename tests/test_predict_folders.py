@@ -17,8 +17,8 @@ from predict_pictures import TEXTS, assert_complete, rows_of, write_pictures
 from predict_ranks import Ranks, wait_until
 from rich.console import Console
 
-from clip_surgery_hub.lightning import PictureDataModule, RunWatch, ShardWriter, SurgeryPredictor
-from clip_surgery_hub.runs import RunError, run_status
+from clip_surgery_hub.prediction import PictureDataModule, RunWatch, ShardWriter, SurgeryPredictor
+from clip_surgery_hub.prediction.runs import RunError, run_status
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_two_writers_in_one_process_cannot_share_a_folder(checkpoint, begun, tmp
 
 
 def test_a_strategy_whose_forward_needs_all_ranks_is_refused(checkpoint, tmp_path):  # noqa: F811
-    from clip_surgery_hub.lightning import predict as predict_all
+    from clip_surgery_hub.prediction import predict as predict_all
 
     pictures = PictureDataModule([("one", np.zeros((20, 20, 3), np.uint8))])
     with pytest.raises(ValueError, match="ModelParallelStrategy needs as many batches on every rank.*ddp"):

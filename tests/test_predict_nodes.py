@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from clip_surgery_hub import read_errors, read_run
-from clip_surgery_hub.runs import read_settings, verify_run
+from clip_surgery_hub.prediction.runs import read_settings, verify_run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PROGRAMS = Path(sys.executable).parent

@@ -15,7 +15,7 @@ from predict_pictures import TEXTS, assert_complete, assert_same, rows_of
 from predict_ranks import Ranks
 
 from clip_surgery_hub import CLIPSurgery
-from clip_surgery_hub.runs import read_errors, run_status
+from clip_surgery_hub.prediction.runs import read_errors, run_status
 
 COUNT = 23  # no multiple of a batch, nor of the readers
 
@@ -82,7 +82,7 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], d
 
 def predict_stream(model: str, data: str, run: str, devices: int, workers: int) -> None:
     """A program of a user's own: a data set that is read as a stream of three shards."""
-    from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
 
     stream = datasets.load_from_disk(data).to_iterable_dataset(num_shards=3)
     pictures = PictureDataModule(stream, batch_size=4, workers=workers)

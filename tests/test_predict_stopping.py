@@ -11,8 +11,8 @@ from command_line import checkpoint  # noqa: F401
 from predict_pictures import TEXTS, assert_complete, write_pictures
 from predict_ranks import Ranks, recorded_rows, wait_until
 
-from clip_surgery_hub.runs import run_status
-from clip_surgery_hub.runs.lock import read_holder
+from clip_surgery_hub.files.lock import read_holder
+from clip_surgery_hub.prediction.runs import run_status
 
 COPIES = 60
 
@@ -135,7 +135,7 @@ def own_trainer(model: str, data: str, run: str, batch_size: int) -> None:
     """A program of a user's own."""
     import lightning
 
-    from clip_surgery_hub.lightning import PictureDataModule, ShardWriter, SurgeryPredictor
+    from clip_surgery_hub.prediction import PictureDataModule, ShardWriter, SurgeryPredictor
 
     predictor = SurgeryPredictor(model, ["bench", "dog"], outputs=["scores"], size=16)
     trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[ShardWriter(run)])

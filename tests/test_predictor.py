@@ -14,9 +14,9 @@ from command_line import checkpoint  # noqa: F401
 from PIL import Image
 
 from clip_surgery_hub import CLIPSurgery
-from clip_surgery_hub.lightning import COLUMNS, PictureDataModule, SurgeryPredictor
-from clip_surgery_hub.runs import OUTPUTS, read_errors, read_run
-from clip_surgery_hub.segmentation import class_masks, rle_to_mask
+from clip_surgery_hub.images.masks import class_masks, rle_to_mask
+from clip_surgery_hub.prediction import COLUMNS, PictureDataModule, SurgeryPredictor
+from clip_surgery_hub.prediction.runs import OUTPUTS, read_errors, read_run
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 TEXTS = ["bench", "a red dog"]

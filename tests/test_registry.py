@@ -15,9 +15,9 @@ from open_clip import get_model_config
 from open_clip.pretrained import get_pretrained_cfg
 from transformers import AutoConfig
 
-from clip_surgery_hub.checkpoints.filling import without_initialisation
+from clip_surgery_hub.checkpoints.load_state import without_initialisation
+from clip_surgery_hub.factory import build_model
 from clip_surgery_hub.hub import MODELS, Entry
-from clip_surgery_hub.hub.creating import build_model
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery

@@ -25,7 +25,7 @@ from run_rows import (
 )
 
 from clip_surgery_hub import read_errors, read_run, run_dataset
-from clip_surgery_hub.runs import (
+from clip_surgery_hub.prediction.runs import (
     OUTPUTS,
     Counts,
     KeySet,
@@ -354,7 +354,7 @@ def test_a_key_set_knows_its_keys_and_no_others():
 
 
 def test_digests_that_end_in_zeros_are_found():
-    from clip_surgery_hub.runs.keys import _digest
+    from clip_surgery_hub.prediction.runs.key_set import _digest
 
     keys = [str(number) for number in range(2000)]
     ending = [key for key in keys if _digest(key)[-1] == 0]

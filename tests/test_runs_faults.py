@@ -13,7 +13,7 @@ import time
 import pytest
 from run_rows import PLAIN, SETTINGS, error_row, files_of, plain_row
 
-from clip_surgery_hub.runs import (
+from clip_surgery_hub.prediction.runs import (
     Counts,
     RunError,
     RunFolder,
@@ -288,7 +288,7 @@ def test_a_small_disk_runs_full_and_the_run_resumes(small_disk):
 WRITE = """
 import sys
 import pyarrow.parquet
-from clip_surgery_hub.runs import RunFolder
+from clip_surgery_hub.prediction.runs import RunFolder
 from run_rows import PLAIN, SETTINGS, error_row, plain_row
 count, most = int(sys.argv[2]), int(sys.argv[3])
 with RunFolder.open(sys.argv[1], SETTINGS) as run:

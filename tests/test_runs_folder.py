@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from run_rows import PLAIN, SCHEMA, SETTINGS, error_row, files_of, plain_row, write_run
 
-from clip_surgery_hub.runs import (
+from clip_surgery_hub.prediction.runs import (
     Counts,
     RankProgress,
     RunError,
@@ -25,7 +25,7 @@ from clip_surgery_hub.runs import (
 
 HOLD = """
 import sys, time
-from clip_surgery_hub.runs import RunFolder
+from clip_surgery_hub.prediction.runs import RunFolder
 run = RunFolder.open(sys.argv[1], {"texts": ["bench"]})
 print(run.session, flush=True)
 time.sleep(60)

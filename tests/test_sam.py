@@ -22,9 +22,9 @@ from transformers import (
     SamProcessor,
 )
 
-from clip_surgery_hub.explanation import Points
-from clip_surgery_hub.sam import mask_agreement, masks
-from clip_surgery_hub.sam_backends import SamAndProcessor
+from clip_surgery_hub.results.explanation import Points
+from clip_surgery_hub.sam.backends import SamAndProcessor
+from clip_surgery_hub.sam.masks import mask_agreement, masks
 
 LANDSCAPE, PORTRAIT = (40, SIDE), (SIDE, 48)  # their long side is the model's: nothing is resized
 SIZES = (LANDSCAPE, PORTRAIT, (97, 160), (160, 69))  # 38.8 and 27.6 pixels, rounded up

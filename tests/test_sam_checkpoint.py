@@ -32,9 +32,9 @@ from transformers import (
     SamImageProcessor,
 )
 
-from clip_surgery_hub.sam import masks
-from clip_surgery_hub.sam_backends import SamAndProcessor
-from clip_surgery_hub.sam_checkpoint import load_sam
+from clip_surgery_hub.sam.backends import SamAndProcessor
+from clip_surgery_hub.sam.loading import load_sam
+from clip_surgery_hub.sam.masks import masks
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
 def test_a_sam_that_comes_with_the_package_is_found_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clip_surgery_hub.sam_checkpoint._BUNDLED", tmp_path)
+    monkeypatch.setattr("clip_surgery_hub.sam.loading._BUNDLED", tmp_path)
     as_transformers(tiny_sam()).save_pretrained(tmp_path / "sam_small.scenes")
     assert type(load_sam("sam_small.scenes")).__name__ == "SamModel"
 

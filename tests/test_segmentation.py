@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
-from clip_surgery_hub.segmentation import (
+from clip_surgery_hub.images.masks import (
     class_masks,
     mask_box,
     mask_to_rle,

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from clip_surgery_hub import CLIPSurgery, create_model
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.pictures import Normalisation, PictureError
+from clip_surgery_hub.images.image_transform import Normalisation
+from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.results.sentence import SentenceExplanation, read_caption, redundancy_removed
 from clip_surgery_hub.scenes import Scene, World, describe, draw_scene
 from clip_surgery_hub.scenes.captions import plural
-from clip_surgery_hub.sentence import SentenceExplanation, read_caption, redundancy_removed
-from clip_surgery_hub.text import context_length, embed_texts
-from clip_surgery_hub.words import Word
+from clip_surgery_hub.text.embedding import context_length, embed_texts
+from clip_surgery_hub.text.words import Word
 
 CAPTION = "a photo of the large cat in the old scene ."
 SCENES, LEAST_PIXELS = 40, 30

@@ -24,8 +24,8 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from clip_surgery_hub import hub
+from clip_surgery_hub.images.image_transform import Normalisation
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.pictures import Normalisation
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "src" / "clip_surgery_hub" / "assets"
@@ -251,7 +251,7 @@ def test_the_card_has_metadata_that_the_hub_reads(
         assert line in card.text
     # Of a registered model the hub id, of a folder nothing: it is a place on somebody's machine.
     entries = {"clip_test.random": hub.Entry(name="clip_test.random", source="someone/clip-random")}
-    monkeypatch.setattr("clip_surgery_hub.sharing.MODELS", entries)
+    monkeypatch.setattr("clip_surgery_hub.checkpoints.saving.MODELS", entries)
     for name, base in (("clip_test.random", "someone/clip-random"), ("a/b", "a/b"), (str(folder), None)):
         clip.name = name
         clip.save_pretrained(tmp_path / "of" / name.replace("/", "_"))

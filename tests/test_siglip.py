@@ -12,7 +12,7 @@ from transformers import SiglipImageProcessorPil
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.functional import feature_surgery, presence, unit_length
-from clip_surgery_hub.text import embed_texts, reference_words
+from clip_surgery_hub.text.embedding import embed_texts, reference_words
 
 TEXTS = ["cat", "potted plant", "tv monitor"]
 
@@ -84,7 +84,7 @@ def test_a_caption_is_refused_in_one_line(clip: CLIPSurgery) -> None:
 
 def test_a_run_of_many_pictures_says_what_explain_says(clip: CLIPSurgery, place: Path) -> None:  # noqa: F811
     lightning = pytest.importorskip("lightning")
-    from clip_surgery_hub.lightning import PictureDataModule, SurgeryPredictor
+    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor
 
     predictor = SurgeryPredictor(clip, TEXTS, outputs=("scores", "embeddings", "maps"))
     trainer = lightning.Trainer(

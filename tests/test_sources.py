@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_surgery_hub.pictures import PictureError
-from clip_surgery_hub.sources import PictureReading, Sample, Share, Source, open_source
-from clip_surgery_hub.sources.keys import refuse_duplicates
-from clip_surgery_hub.sources.source import OwnNames, StreamedSource
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.prediction.sources import Sample, Share, Source, open_source
+from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
+from clip_surgery_hub.prediction.sources.source import OwnNames, StreamedSource
 
 READING = PictureReading(size=16, patch=8)
 

@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_surgery_hub.pictures import PictureError
-from clip_surgery_hub.sources import PictureReading, Sample, batches_of
-from clip_surgery_hub.sources.batches import BATCHES_HELD_BACK
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.prediction.sources import Sample, batches_of
+from clip_surgery_hub.prediction.sources.batches import BATCHES_HELD_BACK
 
 READING = PictureReading(size=8, patch=8, max_side=64)
 # Height and width of a picture, or None for one that is broken.

@@ -11,8 +11,9 @@ import pytest
 from odd_files import GOOD, as_png, is_kind, write_files
 from PIL import Image
 
-from clip_surgery_hub.pictures import ERROR_KINDS, PictureError, load_picture
-from clip_surgery_hub.sources import PictureBatches, PictureReading, open_source
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.loading import ERROR_KINDS, PictureError, load_picture
+from clip_surgery_hub.prediction.sources import PictureBatches, open_source
 
 READING = PictureReading(size=16, patch=8)  # pictures of 16 x 24 stay as they are
 

@@ -8,9 +8,10 @@ import pytest
 import webdataset
 from PIL import Image
 
-from clip_surgery_hub.pictures import PictureError
-from clip_surgery_hub.sources import PictureReading, Share, open_source
-from clip_surgery_hub.sources import columns as columns_module
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.prediction.sources import Share, open_source
+from clip_surgery_hub.prediction.sources import columns as columns_module
 
 READING = PictureReading(size=16, patch=8)
 

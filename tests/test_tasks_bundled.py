@@ -11,7 +11,8 @@ from test_sentence import named_words
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index, multilabel_average_precision
 
-from clip_surgery_hub import CLIPSurgery, windows
+from clip_surgery_hub import CLIPSurgery
+from clip_surgery_hub.images import windows
 from clip_surgery_hub.scenes import TRAINING, Scene, World, describe, draw_scene, load_sprites
 
 NAME = "clip_vit_tiny.scenes"

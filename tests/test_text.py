@@ -26,7 +26,12 @@ from transformers import (
 )
 
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.text import class_names, context_length, embed_texts, resolve_templates
+from clip_surgery_hub.text.embedding import (
+    class_names,
+    context_length,
+    embed_texts,
+    resolve_templates,
+)
 
 TEXTS = ["cat", "potted plant", "", "tv monitor", "cat"]
 TEMPLATES_DIGEST = "f87d863dc7a96d46812438cf13a8a071e340f7be26222d17a0b61d41d28c0984"

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_text import letters_tokenizer
 
-from clip_surgery_hub.embedding_cache import EmbeddingCache, cache_folder
-from clip_surgery_hub.text import embed_texts
+from clip_surgery_hub.text.cache import EmbeddingCache, cache_folder
+from clip_surgery_hub.text.embedding import embed_texts
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_many_threads_share_a_cache(embed):
 
 WRITER = """
 import sys, torch
-from clip_surgery_hub.embedding_cache import EmbeddingCache
+from clip_surgery_hub.text.cache import EmbeddingCache
 value = float(sys.argv[1])
 cache = EmbeddingCache(memory_entries=0)
 for turn in range(60):

@@ -9,7 +9,12 @@ from torch.nn.functional import normalize
 from transcription import clip_surgery_patches
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from clip_surgery_hub.functional import feature_surgery, similarity_map, similarity_to_points, unit_length
+from clip_surgery_hub.functional import (
+    feature_surgery,
+    similarity_map,
+    similarity_to_points,
+    unit_length,
+)
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import (
     SurgeryState,

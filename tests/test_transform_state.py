@@ -27,8 +27,8 @@ def method(request: pytest.FixtureRequest) -> Iterator[str]:
     known = dict(METHODS)
     register_method(Method("needs_the_grid", needs_the_grid, 3))
     yield request.param
-    methods.registry._METHODS.clear()
-    methods.registry._METHODS.update(known)
+    methods.method._METHODS.clear()
+    methods.method._METHODS.update(known)
 
 
 def walk(model: nn.Module) -> dict[str, Any]:

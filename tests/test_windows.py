@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_surgery_hub.windows import encode_in_windows, window_cells, window_starts
+from clip_surgery_hub.images.windows import encode_in_windows, window_cells, window_starts
 
 PATCH = 2
 

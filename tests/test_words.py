@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers, processors
 from transformers import BertTokenizer, CLIPTokenizer, XLMRobertaTokenizer
 
-from clip_surgery_hub.words import END, tokens_of, words_of
+from clip_surgery_hub.text.words import END, tokens_of, words_of
 
 
 def bytes_tokenizer() -> Any:

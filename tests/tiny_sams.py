@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.timm_wrapper import TimmWrapperConfig
 
-from clip_surgery_hub.explanation import Explanation, Settings
+from clip_surgery_hub.results.explanation import Explanation, Settings
 
 SIDE = 64
 

@@ -11,8 +11,16 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import CLIPTokenizer
 
-from clip_surgery_hub.scenes import TRAINING, Scene, Variation, World, describe, draw_scene, load_sprites
-from clip_surgery_hub.text import resolve_templates
+from clip_surgery_hub.scenes import (
+    TRAINING,
+    Scene,
+    Variation,
+    World,
+    describe,
+    draw_scene,
+    load_sprites,
+)
+from clip_surgery_hub.text.embedding import resolve_templates
 
 TEMPLATES = resolve_templates("paper")
 LEAST_VISIBLE = 0.01

@@ -29,7 +29,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS
 from clip_surgery_hub.functional import feature_surgery, similarity_map, unit_length
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, draw_scene, load_sprites
-from clip_surgery_hub.text import embed_texts
+from clip_surgery_hub.text.embedding import embed_texts
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
 

@@ -16,7 +16,7 @@ from clip_surgery_hub import CLIPSurgery, remove_surgery
 from clip_surgery_hub.evaluate import TASKS, Evaluation, evaluate, get_task, open_dataset, readings_of
 from clip_surgery_hub.evaluate.report import figures_table
 from clip_surgery_hub.methods import METHODS
-from clip_surgery_hub.sam_checkpoint import load_sam
+from clip_surgery_hub.sam.loading import load_sam
 
 BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
 SPLITS = {

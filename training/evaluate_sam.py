@@ -26,10 +26,10 @@ from evaluate import FIRST_SEED, LEAST_PIXELS, draw
 from torch import Tensor
 
 from clip_surgery_hub import CLIPSurgery
-from clip_surgery_hub.explanation import Points
-from clip_surgery_hub.sam import mask_agreement
-from clip_surgery_hub.sam_backends import Ask, Sam, encode_picture
-from clip_surgery_hub.sam_checkpoint import load_sam
+from clip_surgery_hub.results.explanation import Points
+from clip_surgery_hub.sam.backends import Ask, Sam, encode_picture
+from clip_surgery_hub.sam.loading import load_sam
+from clip_surgery_hub.sam.masks import mask_agreement
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
 
 Row = dict[str, float]

@@ -23,7 +23,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
-from clip_surgery_hub.text import embed_texts
+from clip_surgery_hub.text.embedding import embed_texts
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
 

@@ -11,21 +11,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from clip_surgery_hub import functional as functional
-    from clip_surgery_hub.explanation import Explanation as Explanation
-    from clip_surgery_hub.hub.creating import create_model as create_model
+    from clip_surgery_hub.factory import create_model as create_model
     from clip_surgery_hub.hub.entry import Entry as Entry
     from clip_surgery_hub.hub.registry import list_models as list_models
     from clip_surgery_hub.hub.registry import model_info as model_info
     from clip_surgery_hub.hub.registry import register_model as register_model
+    from clip_surgery_hub.methods.method import METHODS as METHODS
     from clip_surgery_hub.methods.method import Method as Method
-    from clip_surgery_hub.methods.registry import METHODS as METHODS
-    from clip_surgery_hub.methods.registry import get_method as get_method
-    from clip_surgery_hub.methods.registry import register_method as register_method
+    from clip_surgery_hub.methods.method import get_method as get_method
+    from clip_surgery_hub.methods.method import register_method as register_method
     from clip_surgery_hub.model import CLIPSurgery as CLIPSurgery
-    from clip_surgery_hub.runs.reading import read_errors as read_errors
-    from clip_surgery_hub.runs.reading import read_run as read_run
-    from clip_surgery_hub.runs.reading import run_dataset as run_dataset
-    from clip_surgery_hub.sentence import SentenceExplanation as SentenceExplanation
+    from clip_surgery_hub.prediction.runs.reading import read_errors as read_errors
+    from clip_surgery_hub.prediction.runs.reading import read_run as read_run
+    from clip_surgery_hub.prediction.runs.reading import run_dataset as run_dataset
+    from clip_surgery_hub.results.explanation import Explanation as Explanation
+    from clip_surgery_hub.results.sentence import SentenceExplanation as SentenceExplanation
     from clip_surgery_hub.transform import apply_surgery as apply_surgery
     from clip_surgery_hub.transform import remove_surgery as remove_surgery
     from clip_surgery_hub.transform import surgery as surgery
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
 _HOME = {
     "CLIPSurgery": "model",
     "Entry": "hub.entry",
-    "Explanation": "explanation",
-    "METHODS": "methods.registry",
+    "Explanation": "results.explanation",
+    "METHODS": "methods.method",
     "Method": "methods.method",
-    "SentenceExplanation": "sentence",
+    "SentenceExplanation": "results.sentence",
     "apply_surgery": "transform",
-    "create_model": "hub.creating",
-    "get_method": "methods.registry",
+    "create_model": "factory",
+    "get_method": "methods.method",
     "list_models": "hub.registry",
     "model_info": "hub.registry",
-    "read_errors": "runs.reading",
-    "read_run": "runs.reading",
-    "register_method": "methods.registry",
+    "read_errors": "prediction.runs.reading",
+    "read_run": "prediction.runs.reading",
+    "register_method": "methods.method",
     "register_model": "hub.registry",
     "remove_surgery": "transform",
-    "run_dataset": "runs.reading",
+    "run_dataset": "prediction.runs.reading",
     "surgery": "transform",
     "surgery_state": "transform",
 }

@@ -15,21 +15,22 @@ from torch import Tensor, nn
 from clip_surgery_hub.checkpoints import load_checkpoint
 from clip_surgery_hub.checkpoints.activation import correct_activation
 from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS
-from clip_surgery_hub.embedding_cache import EmbeddingCache
-from clip_surgery_hub.encoding import EncodedImages, encode_pictures
-from clip_surgery_hub.explanation import Explanation
+from clip_surgery_hub.checkpoints.saving import push, save
 from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.hub import known_activation, pinned_revision, resolve
-from clip_surgery_hub.known_words import unseen_words
-from clip_surgery_hub.pictures import Normalisation, load_pictures, picture_size
-from clip_surgery_hub.question import Question
-from clip_surgery_hub.sentence import SentenceExplanation, explain_sentence, read_caption
-from clip_surgery_hub.settings import Settings
-from clip_surgery_hub.sharing import push, save
-from clip_surgery_hub.text import check_texts, embed_texts, reference_words
+from clip_surgery_hub.images.encoding import EncodedImages, encode_pictures
+from clip_surgery_hub.images.image_transform import Normalisation, picture_size
+from clip_surgery_hub.images.loading import load_pictures
+from clip_surgery_hub.images.windows import window_cells
+from clip_surgery_hub.results.explanation import Explanation
+from clip_surgery_hub.results.query import Question
+from clip_surgery_hub.results.sentence import SentenceExplanation, explain_sentence, read_caption
+from clip_surgery_hub.results.settings import Settings
+from clip_surgery_hub.text.cache import EmbeddingCache
+from clip_surgery_hub.text.embedding import check_texts, embed_texts, reference_words
+from clip_surgery_hub.text.vocabulary import unseen_words
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import apply_surgery
-from clip_surgery_hub.windows import window_cells
 
 __all__ = ["CLIPSurgery", "EncodedImages", "Redundant"]
 
@@ -290,7 +291,7 @@ class CLIPSurgery:
 
         Raises:
             PictureError: the image cannot be read.
-            TypeError, ValueError: what :func:`~clip_surgery_hub.sentence.read_caption` refuses.
+            TypeError, ValueError: what :func:`~clip_surgery_hub.results.sentence.read_caption` refuses.
         """
         read = read_caption(self.model, self.tokenizer, caption)
         one = image if isinstance(image, EncodedImages) else [image]

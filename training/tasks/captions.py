@@ -11,9 +11,9 @@ from evaluate import FIRST_SEED
 from torch import Tensor
 
 from clip_surgery_hub.functional import similarity_map
+from clip_surgery_hub.results.sentence import SentenceExplanation
 from clip_surgery_hub.scenes import Scene, describe
 from clip_surgery_hub.scenes.captions import plural
-from clip_surgery_hub.sentence import SentenceExplanation
 from tasks.bootstrap import Figure, interval, share
 from tasks.material import Material
 

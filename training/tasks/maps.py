@@ -10,10 +10,10 @@ from evaluate import measure_scene
 from evaluate_sam import overlap
 from numpy.typing import NDArray
 
-from clip_surgery_hub.explanation import Points
 from clip_surgery_hub.functional import similarity_map, similarity_to_points
-from clip_surgery_hub.sam import masks
-from clip_surgery_hub.sam_checkpoint import load_sam
+from clip_surgery_hub.results.explanation import Points
+from clip_surgery_hub.sam.loading import load_sam
+from clip_surgery_hub.sam.masks import masks
 from tasks.bootstrap import Figure, interval, ratio, share
 from tasks.material import READINGS, Material, embeddings, read_as
 from tasks.wordings import PHRASES

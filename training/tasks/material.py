@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clip_surgery_hub import CLIPSurgery
-from clip_surgery_hub.encoding import EncodedImages
-from clip_surgery_hub.explanation import Explanation
+from clip_surgery_hub.images.encoding import EncodedImages
+from clip_surgery_hub.results.explanation import Explanation
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
 
 READINGS = {

@@ -11,7 +11,7 @@ from presence import asked_pairs, candidates
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
-from clip_surgery_hub.explanation import PRESENT
+from clip_surgery_hub.results.explanation import PRESENT
 from tasks.bootstrap import Figure, area_under_roc, checked, interval, quantile, share
 from tasks.material import Material
 

@@ -15,8 +15,8 @@ import torch
 from evaluate import average_precisions, shown_words
 from torch import Tensor
 
-from clip_surgery_hub.encoding import EncodedImages
 from clip_surgery_hub.functional import multilabel_scores
+from clip_surgery_hub.images.encoding import EncodedImages
 from tasks.bootstrap import Figure, Statistic, average_precision, checked, interval
 from tasks.material import Material
 from tasks.wordings import PHRASES, on_ground, resemblance

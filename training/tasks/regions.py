@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from clip_surgery_hub.explanation import Features
+from clip_surgery_hub.results.explanation import Features
 from tasks.bootstrap import Figure, interval, mean_intersection_over_union
 from tasks.material import READINGS, Material
 

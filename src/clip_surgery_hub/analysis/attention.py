@@ -20,9 +20,10 @@ from clip_surgery_hub.analysis.attention_results import (
 )
 from clip_surgery_hub.analysis.masks import check_count, checked_mask, patch_coverage
 from clip_surgery_hub.functional import unit_length
+from clip_surgery_hub.images.image_transform import picture_size
+from clip_surgery_hub.images.loading import load_pictures
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.pictures import load_pictures, picture_size
-from clip_surgery_hub.settings import Settings
+from clip_surgery_hub.results.settings import Settings
 from clip_surgery_hub.towers.activations import (
     Record,
     attention_weights,

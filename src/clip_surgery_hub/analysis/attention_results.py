@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.settings import Settings
+from clip_surgery_hub.results.settings import Settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,7 +124,7 @@ class AttentionAnalysis:
         Raises:
             ValueError: for a block that does not exist, none at all, or an opacity outside [0, 1].
         """
-        from clip_surgery_hub.analysis.plot_attention import plot_attention
+        from clip_surgery_hub.plotting.attention import plot_attention
 
         return plot_attention(self, blocks=blocks, opacity=opacity)
 
@@ -188,7 +188,7 @@ class AttentionAverages:
 
     def plot(self) -> Figure:
         """Draw shares and cosines by block, averaged over the pictures; see `AttentionAnalysis.plot`."""
-        from clip_surgery_hub.analysis.plot_attention import plot_averages
+        from clip_surgery_hub.plotting.attention import plot_averages
 
         return plot_averages(self)
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_surgery_hub.pictures import PictureError, load_picture
+from clip_surgery_hub.images.loading import PictureError, load_picture
 
 __all__ = ["check_count", "checked_mask", "highest_patch", "patch_coverage", "read_mask"]
 

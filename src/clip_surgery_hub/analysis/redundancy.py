@@ -13,10 +13,10 @@ from torch import Tensor
 
 from clip_surgery_hub.analysis.masks import check_count, checked_mask
 from clip_surgery_hub.analysis.redundancy_result import RedundancyAnalysis
-from clip_surgery_hub.encoding import EncodedImages
 from clip_surgery_hub.functional import feature_surgery, unit_length
+from clip_surgery_hub.images.encoding import EncodedImages
+from clip_surgery_hub.images.loading import load_pictures
 from clip_surgery_hub.model import CLIPSurgery, Texts
-from clip_surgery_hub.pictures import load_pictures
 from clip_surgery_hub.towers.activations import clip_tower, recorded_output
 
 __all__ = ["redundancy_analysis"]

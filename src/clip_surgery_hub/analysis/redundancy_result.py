@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.explanation import Explanation
 from clip_surgery_hub.functional import similarity_map
+from clip_surgery_hub.results.explanation import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,7 +141,7 @@ class RedundancyAnalysis:
         Raises:
             ValueError: for a picture or text that is not there, or an opacity outside [0, 1].
         """
-        from clip_surgery_hub.analysis.plot_redundancy import plot_redundancy
+        from clip_surgery_hub.plotting.redundancy import plot_redundancy
 
         return plot_redundancy(self, number=number, texts=texts, opacity=opacity)
 

@@ -9,13 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.checkpoints.architecture import Architecture, ResNetShape, TimmShape, ViTShape
-from clip_surgery_hub.checkpoints.filling import fill, without_initialisation
+from clip_surgery_hub.checkpoints.load_state import fill, without_initialisation
 from clip_surgery_hub.checkpoints.open_clip_config import SUPPORTED, read_architecture
 from clip_surgery_hub.checkpoints.open_clip_sizes import check_sizes
-from clip_surgery_hub.checkpoints.openai_names import RESNET, TEXT, TRUNK, VISION, renamed, without_prefixes
-from clip_surgery_hub.checkpoints.siglip_names import siglip_tensors
 from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP, TimmCLIPConfig, text_settings
 from clip_surgery_hub.checkpoints.timm_vision import siglip_vision
+from clip_surgery_hub.checkpoints.weight_names import (
+    RESNET,
+    TEXT,
+    TRUNK,
+    VISION,
+    renamed,
+    siglip_tensors,
+    without_prefixes,
+)
 
 
 def build_open_clip(model_cfg: Mapping[str, Any], *, source: str) -> nn.Module:

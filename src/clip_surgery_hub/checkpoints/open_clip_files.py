@@ -16,12 +16,12 @@ from torch import nn
 
 from clip_surgery_hub.checkpoints.building import load_open_clip
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
-from clip_surgery_hub.checkpoints.files import find_file
+from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import read_json_object, shortened
 from clip_surgery_hub.checkpoints.open_clip_config import read_architecture
 from clip_surgery_hub.checkpoints.open_clip_tokens import load_open_clip_tokenizer
 from clip_surgery_hub.checkpoints.weights import read_weights
-from clip_surgery_hub.pictures import Normalisation
+from clip_surgery_hub.images.image_transform import Normalisation
 
 CONFIG_FILE = "open_clip_config.json"
 # In the order in which OpenCLIP looks for them.

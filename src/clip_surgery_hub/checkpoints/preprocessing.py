@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from clip_surgery_hub.checkpoints.files import find_file
+from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import as_json_object, read_json_object, shortened
-from clip_surgery_hub.pictures import Normalisation
+from clip_surgery_hub.images.image_transform import Normalisation
 
 __all__ = ["load_normalisation", "load_tokenizer"]
 

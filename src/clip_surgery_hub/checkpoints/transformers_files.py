@@ -17,10 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
-from clip_surgery_hub.checkpoints.configuration import largest_numbers, read_configuration
-from clip_surgery_hub.checkpoints.files import find_file
-from clip_surgery_hub.checkpoints.fitting import (
+from clip_surgery_hub.checkpoints.check_state import (
     Misfit,
     Weights,
     check_amounts,
@@ -28,10 +25,18 @@ from clip_surgery_hub.checkpoints.fitting import (
     refuse_misfit,
     without_memory,
 )
+from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
+from clip_surgery_hub.checkpoints.configuration import largest_numbers, read_configuration
+from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import shortened
 from clip_surgery_hub.checkpoints.preprocessing import load_normalisation, load_tokenizer
-from clip_surgery_hub.checkpoints.weights import check_values, read_shards, read_weight_map, read_weights
-from clip_surgery_hub.known_words import read_known_words
+from clip_surgery_hub.checkpoints.weights import (
+    check_values,
+    read_shards,
+    read_weight_map,
+    read_weights,
+)
+from clip_surgery_hub.text.vocabulary import read_known_words
 
 # AutoModel would load these without their projection, or (in early transformers 5) without their weights.
 _NAMED = (

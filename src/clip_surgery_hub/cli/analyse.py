@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import find_pictures, gather_texts, point_of
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import find_pictures, gather_texts, point_of
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def analyse(
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
             from clip_surgery_hub.analysis import attention_analysis, redundancy_analysis
             from clip_surgery_hub.analysis.masks import highest_patch
-            from clip_surgery_hub.outputs import write_analysis, write_results
-            from clip_surgery_hub.records import analysis_record
+            from clip_surgery_hub.cli.outputs import write_analysis, write_results
+            from clip_surgery_hub.cli.records import analysis_record
 
             objects = None if inside is None else [{texts[0]: inside}]
             redundancy = redundancy_analysis(clip, [path], texts, masks=objects, size=request.size)

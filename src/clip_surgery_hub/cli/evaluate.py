@@ -13,7 +13,7 @@ from clip_surgery_hub.cli.run import check_dtype, one_line_for_errors, quiet_lig
 
 if TYPE_CHECKING:
     from clip_surgery_hub.model import CLIPSurgery
-    from clip_surgery_hub.sam_backends import Sam
+    from clip_surgery_hub.sam.backends import Sam
 
 Dataset = Annotated[str, typer.Argument(help="Key of a data set; --list shows them.")]
 DataPath = Annotated[Path | None, typer.Option(help="Folder of the data set, as it is distributed.")]
@@ -186,7 +186,7 @@ def _load(model: str, dtype: str) -> CLIPSurgery:
 
 
 def _segmenter(name: str | None) -> Sam | None:
-    from clip_surgery_hub.sam_checkpoint import load_sam
+    from clip_surgery_hub.sam.loading import load_sam
 
     return None if name is None else load_sam(name)
 

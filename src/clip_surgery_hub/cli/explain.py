@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def explain(
         others = gather_background(background, texts)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_explanation, write_results
-            from clip_surgery_hub.records import record
+            from clip_surgery_hub.cli.outputs import write_explanation, write_results
+            from clip_surgery_hub.cli.records import record
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
             result = record(explanation, picture=path)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def label(
             raise ValueError(f"A threshold is a number that scores can reach, got {threshold}.")
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_labels, write_results
-            from clip_surgery_hub.records import record
+            from clip_surgery_hub.cli.outputs import write_labels, write_results
+            from clip_surgery_hub.cli.records import record
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
             chosen = {"threshold": threshold} if threshold is not None else {"top_k": top_k}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_background, gather_texts, parts_of
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import gather_background, gather_texts, parts_of
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
     import torch
 
     from clip_surgery_hub.model import CLIPSurgery
-    from clip_surgery_hub.sam_backends import Sam
+    from clip_surgery_hub.sam.backends import Sam
 
 CHOICES = ("score", "agreement")
 
@@ -59,15 +59,15 @@ def mask(
 
         @cache  # loaded once, before the first picture
         def segmenter(device: torch.device) -> Sam:
-            from clip_surgery_hub.sam_checkpoint import load_sam
+            from clip_surgery_hub.sam.loading import load_sam
 
             return load_sam(sam, device=device)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_masks, write_results
-            from clip_surgery_hub.prompts import prompt_heatmaps, prompts_of
-            from clip_surgery_hub.records import masks_record
-            from clip_surgery_hub.sam import masks
+            from clip_surgery_hub.cli.outputs import write_masks, write_results
+            from clip_surgery_hub.cli.records import masks_record
+            from clip_surgery_hub.sam.masks import masks
+            from clip_surgery_hub.sam.prompts import prompt_heatmaps, prompts_of
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_surgery_hub.arguments import gather_background, gather_texts, parts_of
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import gather_background, gather_texts, parts_of
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def points(
         others = gather_background(background, texts)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_points, write_results
-            from clip_surgery_hub.prompts import prompts_of
-            from clip_surgery_hub.records import points_record
+            from clip_surgery_hub.cli.outputs import write_points, write_results
+            from clip_surgery_hub.cli.records import points_record
+            from clip_surgery_hub.sam.prompts import prompts_of
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli.run import DTYPES, check_dtype, one_line_for_errors, quiet_lightning
 
 PRECISIONS = dict(zip(DTYPES, ("32-true", "bf16-true", "16-true"), strict=True))
@@ -78,8 +78,8 @@ def predict(
         quiet_lightning()
         from lightning.pytorch.utilities import rank_zero_only
 
-        from clip_surgery_hub.lightning import PictureDataModule, RunStopped, SurgeryPredictor
-        from clip_surgery_hub.lightning import predict as run
+        from clip_surgery_hub.prediction import PictureDataModule, RunStopped, SurgeryPredictor
+        from clip_surgery_hub.prediction import predict as run
 
         pictures = PictureDataModule(data, batch_size=batch_size, workers=workers, column=column, key=key)
         predictor = SurgeryPredictor(

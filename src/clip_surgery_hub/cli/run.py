@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clip_surgery_hub.arguments import find_pictures
+from clip_surgery_hub.cli.arguments import find_pictures
 from clip_surgery_hub.cli.options import OUT, Request
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(request: Request, prepare: Callable[[], Task]) -> None:
         request: the shared options.
         prepare: checks the command's own options and gives the task; its errors are said as all others.
     """
-    from clip_surgery_hub.outputs import choose_folders
+    from clip_surgery_hub.cli.outputs import choose_folders
 
     console, done, failed = Console(stderr=True), [], []
     with one_line_for_errors(console):
@@ -89,9 +89,9 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
     import torch
 
     from clip_surgery_hub.hub import resolve
+    from clip_surgery_hub.images.loading import load_picture
     from clip_surgery_hub.methods import get_method
     from clip_surgery_hub.model import CLIPSurgery
-    from clip_surgery_hub.pictures import load_picture
 
     if request.method is not None:
         get_method(request.method)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clip_surgery_hub.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli import options
+from clip_surgery_hub.cli.arguments import gather_background, gather_texts
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def segment(
             raise ValueError(f"There are no features {features!r}. Choose plain or surgery.")
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_results, write_segments
-            from clip_surgery_hub.records import segments_record
+            from clip_surgery_hub.cli.outputs import write_results, write_segments
+            from clip_surgery_hub.cli.records import segments_record
 
             explanation = clip.explain(
                 path, texts, size=request.size, background=others, window=window, stride=stride

@@ -31,14 +31,14 @@ def sentence(
 
         def begin(clip: CLIPSurgery) -> None:
             """Say what is wrong with the caption, and which of its words the model does not know."""
-            from clip_surgery_hub.sentence import read_caption
+            from clip_surgery_hub.results.sentence import read_caption
 
             read_caption(clip.model, clip.tokenizer, caption)
             clip.encode_text(caption, templates=None)
 
         def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.outputs import write_results, write_sentence
-            from clip_surgery_hub.records import sentence_record
+            from clip_surgery_hub.cli.outputs import write_results, write_sentence
+            from clip_surgery_hub.cli.records import sentence_record
 
             explanation = clip.sentence(path, caption, size=request.size)
             result = sentence_record(explanation, picture=path)

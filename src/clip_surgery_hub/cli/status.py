@@ -14,7 +14,7 @@ from clip_surgery_hub.cli.options import AsJson
 from clip_surgery_hub.cli.run import one_line_for_errors
 
 if TYPE_CHECKING:
-    from clip_surgery_hub.runs import RunStatus
+    from clip_surgery_hub.prediction.runs import RunStatus
 
 
 def status(
@@ -22,7 +22,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Say how far a run is: done, failed, left, speed. Works while it goes on, and changes nothing."""
-    from clip_surgery_hub.runs import run_status
+    from clip_surgery_hub.prediction.runs import run_status
 
     with one_line_for_errors(Console(stderr=True)):
         found = run_status(run)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from clip_surgery_hub.evaluate.datasets import DataSet
 from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
-from clip_surgery_hub.evaluate.readings import Reading
 from clip_surgery_hub.evaluate.result import Evaluation
+from clip_surgery_hub.evaluate.variants import Reading
 from clip_surgery_hub.functional import highest_text, similarity_map
-from clip_surgery_hub.plot import overlay
-from clip_surgery_hub.segmentation import palette
-from clip_surgery_hub.sources import PictureReading
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.masks import palette
+from clip_surgery_hub.plotting.heatmaps import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from clip_surgery_hub.evaluate.datasets import DataSet
 from clip_surgery_hub.evaluate.truth import Truth
-from clip_surgery_hub.sources import PictureReading
+from clip_surgery_hub.images.image_transform import PictureReading
 
 __all__ = ["EvaluationData", "Item"]
 

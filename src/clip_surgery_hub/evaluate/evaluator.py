@@ -9,16 +9,16 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.encoding import MOST_TOKENS
 from clip_surgery_hub.evaluate.data import Item
 from clip_surgery_hub.evaluate.metrics import RowMetric
-from clip_surgery_hub.evaluate.readings import Reading
 from clip_surgery_hub.evaluate.tasks import Setting, Task
 from clip_surgery_hub.evaluate.truth import Answer
+from clip_surgery_hub.evaluate.variants import Reading
 from clip_surgery_hub.functional import feature_surgery, unit_length
+from clip_surgery_hub.images.encoding import MOST_TOKENS
+from clip_surgery_hub.images.image_transform import normalised
+from clip_surgery_hub.images.windows import encode_in_windows
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.pictures import normalised
-from clip_surgery_hub.windows import encode_in_windows
 
 __all__ = ["SurgeryEvaluator"]
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from clip_surgery_hub.runs.durable import replace_whole
+from clip_surgery_hub.files.durable import replace_whole
 
 __all__ = ["EvaluationFolder"]
 

@@ -16,7 +16,7 @@ from clip_surgery_hub.evaluate.data import EvaluationData
 from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
 from clip_surgery_hub.evaluate.metrics import RowMetric
 from clip_surgery_hub.evaluate.parts import EvaluationFolder
-from clip_surgery_hub.runs.lock import hold_rank, hold_run
+from clip_surgery_hub.files.lock import hold_rank, hold_run
 
 __all__ = ["PartRecorder", "add_rows_of"]
 

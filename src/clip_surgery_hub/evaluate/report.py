@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_surgery_hub.evaluate.published import Published
-from clip_surgery_hub.evaluate.readings import Reading
 from clip_surgery_hub.evaluate.result import Evaluation, Figure
-from clip_surgery_hub.runs.durable import replace_whole
+from clip_surgery_hub.evaluate.variants import Reading
+from clip_surgery_hub.files.durable import replace_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

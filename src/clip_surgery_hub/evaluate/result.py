@@ -16,11 +16,11 @@ from clip_surgery_hub.evaluate.intervals import intervals
 from clip_surgery_hub.evaluate.metrics import RowMetric
 from clip_surgery_hub.evaluate.parts import EvaluationFolder
 from clip_surgery_hub.evaluate.published import Published, published_for
-from clip_surgery_hub.evaluate.readings import Reading
 from clip_surgery_hub.evaluate.recorder import add_rows_of
 from clip_surgery_hub.evaluate.tasks import Setting, Task
-from clip_surgery_hub.runs.durable import replace_whole
-from clip_surgery_hub.settings import installed_versions
+from clip_surgery_hub.evaluate.variants import Reading
+from clip_surgery_hub.files.durable import replace_whole
+from clip_surgery_hub.results.settings import installed_versions
 
 __all__ = ["Evaluation", "Figure", "measured"]
 

@@ -14,17 +14,17 @@ from clip_surgery_hub.evaluate.data import EvaluationData
 from clip_surgery_hub.evaluate.datasets import DataSet
 from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
 from clip_surgery_hub.evaluate.parts import EvaluationFolder
-from clip_surgery_hub.evaluate.readings import Reading
 from clip_surgery_hub.evaluate.recorder import PartRecorder
 from clip_surgery_hub.evaluate.report import class_bars, save_table
 from clip_surgery_hub.evaluate.result import Evaluation, measured
 from clip_surgery_hub.evaluate.tasks import Setting, Task
-from clip_surgery_hub.lightning.settings import weights_digest
-from clip_surgery_hub.lightning.trainer import quiet_trainer
+from clip_surgery_hub.evaluate.variants import Reading
+from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.windows import window_cells
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.sam_backends import Sam
-from clip_surgery_hub.sources import PictureReading
-from clip_surgery_hub.windows import window_cells
+from clip_surgery_hub.prediction.run_settings import weights_digest
+from clip_surgery_hub.prediction.trainer import quiet_trainer
+from clip_surgery_hub.sam.backends import Sam
 
 __all__ = ["evaluate"]
 

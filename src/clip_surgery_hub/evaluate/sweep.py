@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_surgery_hub.evaluate.datasets import DataSet
-from clip_surgery_hub.evaluate.readings import Reading, readings_of
 from clip_surgery_hub.evaluate.result import Evaluation, Figure
 from clip_surgery_hub.evaluate.run import evaluate
 from clip_surgery_hub.evaluate.tasks import Task
+from clip_surgery_hub.evaluate.variants import Reading, readings_of
+from clip_surgery_hub.files.durable import replace_whole
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.runs.durable import replace_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -14,8 +14,8 @@ from clip_surgery_hub.evaluate.metrics import (
     RowMetric,
     SegmentationMetric,
 )
-from clip_surgery_hub.evaluate.readings import Features
-from clip_surgery_hub.sam_backends import Sam
+from clip_surgery_hub.evaluate.variants import Features
+from clip_surgery_hub.sam.backends import Sam
 
 __all__ = ["TASKS", "Setting", "Task", "get_task"]
 

@@ -5,7 +5,6 @@ a row in ``assets/models/checkpoints.json``, or outside of the project an argume
 room loads neither torch nor transformers until a model is created.
 """
 
-from clip_surgery_hub.hub.creating import create_model
 from clip_surgery_hub.hub.entry import Entry
 from clip_surgery_hub.hub.registry import (
     MODELS,
@@ -20,7 +19,6 @@ from clip_surgery_hub.hub.registry import (
 __all__ = [
     "MODELS",
     "Entry",
-    "create_model",
     "known_activation",
     "list_models",
     "model_info",

@@ -1,4 +1,6 @@
-"""How each method mixes the tokens of an operated block: pure functions of what the original path computed.
+"""The methods: how each mixes the tokens of an operated block, and its entry right below.
+
+A mixing function is a pure function of what the original path computed.
 
 Softmaxes run over the keys, of each head by itself, and everything that stands before the patches takes part
 as query, key and value. `scale` is the block's own, head_dim ** -0.5. All results are
@@ -11,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad, scaled_dot_product_attention
+
+from clip_surgery_hub.methods.method import Method, register_method
 
 #: Standard deviation of the neighbours' window in `neighbour_attention`, in patches.
 NEIGHBOUR_SIGMA = 5.0
@@ -27,6 +31,17 @@ def value_value_attention(value: Tensor, scale: float) -> Tensor:
     return scaled_dot_product_attention(value, value, value, scale=scale)
 
 
+register_method(
+    Method(
+        name="clip_surgery",
+        mix=value_value_attention,
+        default_depth=6,
+        reference="A closer look at the explainability of Contrastive language-image pre-training, "
+        "Pattern Recognition 162, 2025, arXiv 2304.05653",
+    )
+)
+
+
 def unit_value_attention(value: Tensor, scale: float) -> Tensor:
     """Tokens attend where the values point the same way: `softmax(8 scale V^ V^') V`, V^ at unit length.
 
@@ -36,6 +51,16 @@ def unit_value_attention(value: Tensor, scale: float) -> Tensor:
     """
     unit = normalize(value.to(torch.promote_types(value.dtype, torch.float32)), dim=-1).to(value.dtype)
     return scaled_dot_product_attention(unit, unit, value, scale=UNIT_VALUE_SHARPNESS * scale)
+
+
+register_method(
+    Method(
+        name="clip_surgery_normalised",
+        mix=unit_value_attention,
+        default_depth=6,
+        reference="The form of CLIP Surgery (arXiv 2304.05653) meant for CLIP's ResNets",
+    )
+)
 
 
 def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tensor, scale: float) -> Tensor:
@@ -63,9 +88,31 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tenso
     return (by_query + by_key + by_value) / 3
 
 
+register_method(
+    Method(
+        name="gem",
+        mix=self_self_attention,
+        default_depth=6,
+        reference="Grounding Everything: Emerging localization properties in vision-language transformers, "
+        "CVPR 2024, arXiv 2312.00878",
+    )
+)
+
+
 def identity_attention(value: Tensor) -> Tensor:
     """Every token keeps its own value, `V`: MaskCLIP's identity in place of attention (arXiv 2112.01071)."""
     return value
+
+
+register_method(
+    Method(
+        name="maskclip",
+        mix=identity_attention,
+        default_depth=1,
+        residual=False,
+        reference="Extract free dense labels from CLIP, ECCV 2022, arXiv 2112.01071",
+    )
+)
 
 
 def correlative_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -77,9 +124,33 @@ def correlative_attention(query: Tensor, key: Tensor, value: Tensor, scale: floa
     return by_query + scaled_dot_product_attention(key, key, value, scale=scale)
 
 
+register_method(
+    Method(
+        name="sclip",
+        mix=correlative_attention,
+        default_depth=1,
+        mlp=True,
+        reference="SCLIP: Rethinking self-attention for dense vision-language inference, ECCV 2024, "
+        "arXiv 2312.01597",
+    )
+)
+
+
 def query_query_attention(query: Tensor, value: Tensor, scale: float) -> Tensor:
     """Tokens attend where the queries agree: `softmax(scale Q Q') V`, as in ClearCLIP (arXiv 2407.12442)."""
     return scaled_dot_product_attention(query, query, value, scale=scale)
+
+
+register_method(
+    Method(
+        name="clearclip",
+        mix=query_query_attention,
+        default_depth=1,
+        residual=False,
+        reference="ClearCLIP: Decomposing CLIP representations for dense vision-language inference, "
+        "ECCV 2024, arXiv 2407.12442",
+    )
+)
 
 
 def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[int, int]) -> Tensor:
@@ -102,6 +173,18 @@ def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[in
     return scaled_dot_product_attention(key, key, value, attn_mask=window, scale=scale)
 
 
+register_method(
+    Method(
+        name="naclip",
+        mix=neighbour_attention,
+        default_depth=1,
+        residual=False,
+        reference="Pay attention to your neighbours: Training-free open-vocabulary semantic segmentation, "
+        "WACV 2025, arXiv 2404.08181",
+    )
+)
+
+
 def neighbour_window(rows: int, columns: int, *, like: Tensor) -> Tensor:
     """How near two patches are: `w = exp(-|distance|^2 / (2 sigma^2))`, `[N, N]`, N = rows * columns.
 
@@ -119,3 +202,13 @@ def neighbour_window(rows: int, columns: int, *, like: Tensor) -> Tensor:
         places = torch.arange(count, device=like.device, dtype=precise)
         windows.append(torch.exp((places[:, None] - places) ** 2 / (-2 * NEIGHBOUR_SIGMA**2)))
     return torch.kron(*windows).to(like.dtype)
+
+
+register_method(
+    Method(
+        name="none",
+        mix=None,
+        default_depth=0,
+        reference="Learning transferable visual models from natural language supervision, arXiv 2103.00020",
+    )
+)

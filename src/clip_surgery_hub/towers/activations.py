@@ -13,10 +13,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.methods import value_value_attention
+from clip_surgery_hub.methods.mixing import value_value_attention
 from clip_surgery_hub.towers.clip import ClipTower
+from clip_surgery_hub.towers.clip_blocks import split_heads
 from clip_surgery_hub.towers.tower import Tower
-from clip_surgery_hub.towers.two_paths import split_heads
 
 
 @dataclass

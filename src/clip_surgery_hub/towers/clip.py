@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate, normalize
 
-from clip_surgery_hub.towers.class_change import (
+from clip_surgery_hub.towers.class_swap import (
     SUFFIX,
     change_classes,
     make_surgery_class,
@@ -20,7 +20,7 @@ from clip_surgery_hub.towers.class_change import (
 )
 from clip_surgery_hub.towers.clip_families import FAMILIES, IN_WORDS, REFUSED, SUPPORTED, Family
 from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower, check_interpolation
-from clip_surgery_hub.towers.zoo import (
+from clip_surgery_hub.towers.transformers_models import (
     holders,
     modeling,
     refuse_replaced_parts,
@@ -53,7 +53,7 @@ class ClipTower(Tower):
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
         """
-        from clip_surgery_hub.towers.two_paths import add_patch_grid
+        from clip_surgery_hub.towers.clip_blocks import add_patch_grid
 
         attentions: list[Any] = [
             block.self_attn for block in self.blocks[len(self.blocks) - operation.depth :]
@@ -73,7 +73,7 @@ class ClipTower(Tower):
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
         """
-        from clip_surgery_hub.towers.two_paths import add_patch_grid
+        from clip_surgery_hub.towers.clip_blocks import add_patch_grid
 
         restore_classes([self.encoder, *(cast(Any, block).self_attn for block in self.blocks)])
         remove_hooks(self.vision, add_patch_grid)
@@ -124,7 +124,7 @@ class ClipTower(Tower):
         interpolation: Interpolation = "bilinear",
     ) -> list[Tensor]:
         """All readings from one pass of the original path; see `Tower.encode_all`."""
-        from clip_surgery_hub.towers.one_pass import all_readings
+        from clip_surgery_hub.towers.many_methods import all_readings
 
         self.check_plain()
         check_interpolation(interpolation)
@@ -193,7 +193,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _make_class(family: Family, name: str) -> type[nn.Module]:
-    from clip_surgery_hub.towers.two_paths import AttentionWithSurgery, EncoderWithSurgery
+    from clip_surgery_hub.towers.clip_blocks import AttentionWithSurgery, EncoderWithSurgery
 
     return make_surgery_class(
         EncoderWithSurgery if name == family.encoder else AttentionWithSurgery,

@@ -17,7 +17,7 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import interpolate, linear, normalize
 
-from clip_surgery_hub.towers.class_change import (
+from clip_surgery_hub.towers.class_swap import (
     SUFFIX,
     change_classes,
     make_surgery_class,
@@ -27,7 +27,7 @@ from clip_surgery_hub.towers.class_change import (
 )
 from clip_surgery_hub.towers.clip_families import GUESTS
 from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
-from clip_surgery_hub.towers.zoo import (
+from clip_surgery_hub.towers.transformers_models import (
     holders,
     modeling,
     refuse_replaced_parts,
@@ -82,7 +82,7 @@ class SiglipTower(Tower):
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
         """
-        from clip_surgery_hub.towers.siglip_encoder import ask_for_new_tokens, give_new_tokens
+        from clip_surgery_hub.towers.siglip_blocks import ask_for_new_tokens, give_new_tokens
 
         first = len(self.blocks) - operation.depth
         attentions: list[Any] = [block.self_attn for block in self.blocks[first:]]
@@ -103,7 +103,7 @@ class SiglipTower(Tower):
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
         """
-        from clip_surgery_hub.towers.siglip_encoder import ask_for_new_tokens, give_new_tokens
+        from clip_surgery_hub.towers.siglip_blocks import ask_for_new_tokens, give_new_tokens
 
         restore_classes([self.encoder, *(cast(Any, block).self_attn for block in self.blocks)])
         remove_hooks(self.vision, ask_for_new_tokens, give_new_tokens)
@@ -147,7 +147,7 @@ class SiglipTower(Tower):
         self, pixel_values: Tensor, interpolation: Interpolation
     ) -> tuple[Tensor, Tensor]:
         """Pooled embedding `[B, width]` of the original path, post-normed patches `[B, N, width]`."""
-        from clip_surgery_hub.towers.siglip_encoder import NewTokens
+        from clip_surgery_hub.towers.siglip_blocks import NewTokens
 
         vision: Any = self.vision
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
@@ -200,8 +200,8 @@ def _surgery_class(name: str) -> type[nn.Module]:
 
 
 def _make_class(name: str) -> type[nn.Module]:
-    from clip_surgery_hub.towers.siglip_encoder import SiglipEncoderWithSurgery
-    from clip_surgery_hub.towers.two_paths import AttentionWithSurgery
+    from clip_surgery_hub.towers.clip_blocks import AttentionWithSurgery
+    from clip_surgery_hub.towers.siglip_blocks import SiglipEncoderWithSurgery
 
     return make_surgery_class(
         SiglipEncoderWithSurgery if name == _ENCODER else AttentionWithSurgery,

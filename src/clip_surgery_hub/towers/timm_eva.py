@@ -12,11 +12,10 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import linear
 
-from clip_surgery_hub.towers.class_change import SUFFIX, make_surgery_class
-from clip_surgery_hub.towers.new_path import Grid
-from clip_surgery_hub.towers.timm_paths import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
+from clip_surgery_hub.towers.class_swap import SUFFIX, make_surgery_class
+from clip_surgery_hub.towers.timm_blocks import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
 from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
-from clip_surgery_hub.towers.tower import Tower
+from clip_surgery_hub.towers.tower import Grid, Tower
 
 __all__ = ["IN_WORDS", "EvaTower", "find_towers", "refusal"]
 

@@ -17,11 +17,9 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from clip_surgery_hub.towers.class_change import plain_class
-from clip_surgery_hub.towers.new_path import Grid
-from clip_surgery_hub.towers.positions import resized_positions
+from clip_surgery_hub.towers.class_swap import plain_class
 from clip_surgery_hub.towers.timm_tower import descends_from, why_held_refused
-from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+from clip_surgery_hub.towers.tower import Grid, Interpolation, Operation, Tower, resized_positions
 
 __all__ = ["IN_WORDS", "ResNetTower", "find_towers", "refusal"]
 

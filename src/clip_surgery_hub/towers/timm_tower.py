@@ -9,17 +9,15 @@ from typing import Any, Self, cast
 
 from torch import Tensor, cat, nn
 
-from clip_surgery_hub.towers.class_change import (
+from clip_surgery_hub.towers.class_swap import (
     SUFFIX,
     change_classes,
     plain_class,
     refuse_replaced_forward,
     restore_classes,
 )
-from clip_surgery_hub.towers.new_path import Grid
-from clip_surgery_hub.towers.positions import resized_positions
-from clip_surgery_hub.towers.timm_paths import through_blocks
-from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+from clip_surgery_hub.towers.timm_blocks import through_blocks
+from clip_surgery_hub.towers.tower import Grid, Interpolation, Operation, Tower, resized_positions
 
 
 @dataclass(frozen=True, eq=False)

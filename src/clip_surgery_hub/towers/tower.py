@@ -6,12 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch import Tensor, cat, nn
+from torch.nn.functional import interpolate, normalize
 
 from clip_surgery_hub.methods import Method
 
 Interpolation = Literal["bilinear", "bicubic"]
+Grid = tuple[int, int]
+"""Rows and columns of patches."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,45 @@ def check_interpolation(interpolation: str) -> None:
     """Raise ValueError unless position embeddings can be resized so."""
     if interpolation not in ("bilinear", "bicubic"):
         raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")
+
+
+class NewPath:
+    """What one operated block is asked, and its answer; lives for one block of one call.
+
+    `prefix` counts the tokens before the patches: 1 for CLS, 0 where there is none. An opaque object, since
+    some wrappers copy the containers that go into a block.
+    """
+
+    __slots__ = ("cls_only", "grid", "method", "prefix", "update")
+
+    def __init__(self, method: Method, grid: Grid | None, *, cls_only: bool = False, prefix: int = 1) -> None:
+        self.method = method
+        self.grid = grid
+        self.cls_only = cls_only
+        self.prefix = prefix
+        self.update: Tensor | None = None
+
+
+def resized_positions(
+    positions: Tensor, native: Grid, grid: Grid, interpolation: Interpolation, *, prefix: int
+) -> Tensor:
+    """Position embeddings of timm resized from the grid `native` to `grid`; the weight stays as it is.
+
+    Args:
+        positions: `[prefix + rows * columns, width]` of the grid `native`.
+        native: the grid (rows, columns) they were trained on.
+        grid: the grid (rows, columns) they are wanted on.
+        interpolation: "bicubic" as timm resizes them, with antialiasing where the grid shrinks; "bilinear"
+            as published with CLIP Surgery, without.
+        prefix: how many of them belong to tokens before the patches, and stay.
+
+    Returns:
+        `[prefix + rows * columns, width]` of the grid `grid`; `positions` itself where it is the native one.
+    """
+    if grid == native:
+        return positions
+    on_grid = positions[prefix:].T.unflatten(1, native)[None].float()
+    resized = interpolate(
+        on_grid, size=grid, mode=interpolation, align_corners=False, antialias=interpolation == "bicubic"
+    )
+    return cat([positions[:prefix], resized[0].flatten(1).T.to(positions.dtype)])

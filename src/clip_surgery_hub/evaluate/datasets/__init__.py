@@ -1,5 +1,6 @@
 """The data sets of the evaluation, each read in the layout in which it is distributed."""
 
+from clip_surgery_hub.evaluate.datasets.catalog import DATASETS, open_dataset
 from clip_surgery_hub.evaluate.datasets.dataset import (
     NO_CLASS,
     VOID,
@@ -9,7 +10,6 @@ from clip_surgery_hub.evaluate.datasets.dataset import (
     Sample,
     TaskName,
 )
-from clip_surgery_hub.evaluate.datasets.registry import DATASETS, open_dataset
 
 __all__ = [
     "DATASETS",

@@ -88,7 +88,7 @@ def _instance_mask(outline: Any, height: int, width: int) -> np.ndarray:
     """Bool ``[H, W]`` of polygons (lists x, y, x, y, ...) or run lengths, as a list or compressed."""
     from pycocotools import mask as coco
 
-    from clip_surgery_hub.segmentation import rle_to_mask
+    from clip_surgery_hub.images.masks import rle_to_mask
 
     if isinstance(outline, list):
         if not outline or any(len(polygon) < 6 or len(polygon) % 2 for polygon in outline):

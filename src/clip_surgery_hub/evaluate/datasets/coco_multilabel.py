@@ -9,8 +9,8 @@ import numpy as np
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.coco_instances import read_instances
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
-from clip_surgery_hub.evaluate.datasets.files import find
-from clip_surgery_hub.evaluate.datasets.labelled import LabelledPictures
+from clip_surgery_hub.evaluate.datasets.dataset_files import find
+from clip_surgery_hub.evaluate.datasets.labeled import LabelledPictures
 
 __all__ = ["open_coco_multilabel"]
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.coco_instances import CocoPicture, paint_instances, read_instances
+from clip_surgery_hub.evaluate.datasets.coco_instances import (
+    CocoPicture,
+    paint_instances,
+    read_instances,
+)
 from clip_surgery_hub.evaluate.datasets.dataset import ClassSet, DataSet, Entry, Sample, shown_classes
+from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_picture, stems_in
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.files import find, read_picture, stems_in
 from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures, checked_size
 
 __all__ = ["open_coco_object"]

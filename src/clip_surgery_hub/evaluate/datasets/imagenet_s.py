@@ -12,8 +12,8 @@ import numpy as np
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_rgb_mask, stems_in
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.files import find, read_rgb_mask, stems_in
 from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
 
 __all__ = ["open_imagenet_s"]

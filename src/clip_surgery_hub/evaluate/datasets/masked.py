@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from clip_surgery_hub.evaluate.datasets.dataset import ClassSet, DataSet, Entry, Sample, shown_classes
+from clip_surgery_hub.evaluate.datasets.dataset_files import read_index_mask, read_picture
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.files import read_index_mask, read_picture
 
 __all__ = ["MaskedFile", "MaskedPictures", "checked_size"]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
-from clip_surgery_hub.evaluate.datasets.files import find, read_list
-from clip_surgery_hub.evaluate.datasets.labelled import LabelledPictures
+from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_list
+from clip_surgery_hub.evaluate.datasets.labeled import LabelledPictures
 
 __all__ = ["open_nus_wide"]
 

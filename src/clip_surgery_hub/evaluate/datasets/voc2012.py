@@ -9,8 +9,8 @@ from pathlib import Path
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_list
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.files import find, read_list
 from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
 
 __all__ = ["open_voc2012"]

@@ -1,9 +1,9 @@
 """The figures of the evaluation as torchmetrics metrics, one file per task."""
 
-from clip_surgery_hub.evaluate.metrics.explanation import ExplanationMetric
+from clip_surgery_hub.evaluate.metrics.explainability import ExplanationMetric
 from clip_surgery_hub.evaluate.metrics.interaction import InteractionMetric
 from clip_surgery_hub.evaluate.metrics.recognition import RecognitionMetric
-from clip_surgery_hub.evaluate.metrics.rows import RowMetric
+from clip_surgery_hub.evaluate.metrics.row_metric import RowMetric
 from clip_surgery_hub.evaluate.metrics.segmentation import SegmentationMetric
 
 __all__ = [

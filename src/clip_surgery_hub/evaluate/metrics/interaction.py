@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.evaluate.metrics.rows import Figures, RowMetric, mean_by
+from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric, mean_by
 from clip_surgery_hub.evaluate.truth import Answer, Truth
-from clip_surgery_hub.explanation import Points
 from clip_surgery_hub.functional import similarity_map, similarity_to_points
-from clip_surgery_hub.sam import masks_at
-from clip_surgery_hub.sam_backends import Sam
+from clip_surgery_hub.results.explanation import Points
+from clip_surgery_hub.sam.backends import Sam
+from clip_surgery_hub.sam.masks import masks_at
 
 __all__ = ["InteractionMetric"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from clip_surgery_hub.evaluate.metrics.rows import Figures, RowMetric
+from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric
 from clip_surgery_hub.evaluate.truth import Answer, Truth
 
 __all__ = ["RecognitionMetric"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.evaluate.metrics.rows import Figures, RowMetric
+from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric
 from clip_surgery_hub.evaluate.truth import Answer, Truth
 from clip_surgery_hub.functional import highest_text
 from clip_surgery_hub.functional.measures import class_overlaps

@@ -1,0 +1,104 @@
+"""How well maps show where things are: the paper's explainability figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric, mean_by
+from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.functional import similarity_map
+from clip_surgery_hub.functional.measures import contrasts, peaks_on_mask, threshold_overlaps
+
+__all__ = ["STEPS", "ExplanationMetric"]
+
+STEPS = 100
+"""Thresholds of a map lie at 0, 1/100, ... 99/100."""
+
+
+class ExplanationMetric(RowMetric):
+    """Overlap, contrast and peak of the maps of the classes that a picture shows.
+
+    Every class that a picture shows is a map of its own, the class as foreground, all other valid pixels as
+    background. Figures, in percent:
+
+    - ``mIoU``: mean over the maps of the intersection over union at the one threshold that is best for all of
+      them (the paper's grid search);
+    - ``threshold``: that threshold;
+    - ``mIoU, own threshold``: the same with the best threshold of each map;
+    - ``mSC``: heat inside minus heat outside, mean over the maps of a picture, then over pictures;
+    - ``pointing``: share of the maps whose highest pixel lies on the class.
+
+    Args:
+        background: number of the background class, which is not looked for; None where there is none.
+    """
+
+    def __init__(self, *, background: int | None = None) -> None:
+        one = (torch.float64, ())
+        super().__init__(
+            {
+                "label": (torch.int64, ()),
+                "overlap": (torch.float32, (STEPS,)),
+                "contrast": one,
+                "peak": one,
+            }
+        )
+        self.background = background
+
+    def update(self, truth: Truth, answer: Answer) -> None:
+        """Make the maps of the classes that the picture shows, at its own size, and measure them."""
+        numbers, masks, valid = truth.objects(self.background)
+        if not len(numbers):
+            return
+        chosen = answer.similarity[numbers]
+        grid = (chosen.shape[1], chosen.shape[2])
+        size = (valid.shape[0], valid.shape[1])
+        (maps,) = similarity_map(chosen.flatten(1).T[None], grid, size)
+        thresholds = torch.arange(STEPS, device=maps.device) / STEPS
+        shared, union = threshold_overlaps(maps, masks, valid, thresholds)
+        self.add_rows(
+            {
+                "picture": torch.full_like(numbers, truth.index),
+                "label": numbers,
+                "overlap": (shared / union.clamp(min=1)).float(),
+                "contrast": contrasts(maps, masks, valid),
+                "peak": peaks_on_mask(maps, masks, valid).double(),
+            }
+        )
+
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
+        """See the class."""
+        picture, overlap = rows["picture"], rows["overlap"].double()
+        weights = counts[:, picture]  # [R, M]
+        maps = weights.sum(1)
+        best, step = (weights @ overlap / maps[:, None]).max(1)
+        contrast = rows["contrast"]
+        known = contrast.isfinite()  # a class that fills its picture has no outside
+        means = mean_by(contrast[known], picture[known], counts.shape[1])
+        measured = counts[:, means.isfinite()]
+        return {
+            "mIoU": 100 * best,
+            "threshold": step.double() / STEPS,
+            "mIoU, own threshold": 100 * (weights @ overlap.amax(1)) / maps,
+            "mSC": 100 * (measured @ means[means.isfinite()]) / measured.sum(1),
+            "pointing": 100 * (weights @ rows["peak"]) / maps,
+        }
+
+    def per_class(self, classes: int) -> Figures:
+        """The figures of each class over its own maps, at the threshold that is best for all classes."""
+        rows = self.rows()
+        label, step = rows["label"], round(float(self.figures()["threshold"]) * STEPS)
+        contrast, known = rows["contrast"], rows["contrast"].isfinite()
+        return {
+            "IoU": 100 * mean_by(rows["overlap"][:, step], label, classes),
+            "IoU, own threshold": 100 * mean_by(rows["overlap"].amax(1), label, classes),
+            "SC": 100 * mean_by(contrast[known], label[known], classes),
+            "pointing": 100 * mean_by(rows["peak"], label, classes),
+        }
+
+    def per_picture(self) -> Tensor:
+        """Mean overlap of a picture's maps, each at its best threshold, in percent."""
+        rows, pictures = self.renumbered()
+        return 100 * mean_by(rows["overlap"].amax(1), rows["picture"], pictures)

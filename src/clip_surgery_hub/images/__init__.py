@@ -1,0 +1,1 @@
+"""Images: loaded, transformed to pixels, encoded, and masks of them."""

@@ -1,0 +1,110 @@
+"""What a run keeps of an explanation: one entry per output, values that a table takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_surgery_hub.images.masks import class_masks, mask_to_rle
+from clip_surgery_hub.results.explanation import Explanation, Points
+
+__all__ = ["COLUMNS", "Answer", "explained_rows"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one picture, and how it is to be read.
+
+    Attributes:
+        explanation: of the picture, with blank pixels (see `blank_picture`).
+        embedding: the unit length image embedding ``[C]``.
+        labels: how many labels are kept.
+    """
+
+    explanation: Explanation
+    embedding: Tensor
+    labels: int
+
+
+def _points(answer: Answer) -> list[list[dict[str, int]]]:
+    def listed(points: Points) -> list[dict[str, int]]:
+        pairs = zip(points.xy.tolist(), points.labels.tolist(), strict=True)
+        return [{"x": x, "y": y, "label": label} for (x, y), label in pairs]
+
+    return [listed(points) for points in answer.explanation.points()[0]]
+
+
+def _boxes(answer: Answer) -> list[list[dict[str, int]]]:
+    names = ("x0", "y0", "x1", "y1")
+    return [
+        [dict(zip(names, box, strict=True)) for box in boxes.tolist()]
+        for boxes in answer.explanation.boxes()[0]
+    ]
+
+
+def _labels(answer: Answer) -> list[dict[str, Any]]:
+    return [label._asdict() for label in answer.explanation.labels(top_k=answer.labels)[0]]
+
+
+def _segments(answer: Answer) -> list[dict[str, Any]]:
+    names = (*answer.explanation.texts, *answer.explanation.background)
+    masks = class_masks(answer.explanation.segment()[0], len(names))
+    height, width = masks.shape[1:]
+    return [
+        {"text": name, "height": height, "width": width, "counts": mask_to_rle(mask)["counts"]}
+        for name, mask in zip(names, masks, strict=True)
+    ]
+
+
+def _presence(answer: Answer) -> np.ndarray:
+    presence = answer.explanation.presence
+    assert presence is not None  # a run asks texts, never embeddings
+    return presence[0].numpy()
+
+
+COLUMNS: Mapping[str, Callable[[Answer], Any]] = {
+    "scores": lambda answer: answer.explanation.scores[0].numpy(),
+    "presence": _presence,
+    "points": _points,
+    "boxes": _boxes,
+    "labels": _labels,
+    "segments": _segments,
+    "maps": lambda answer: answer.explanation.similarity[0].to(torch.float16).numpy(),
+    "embeddings": lambda answer: answer.embedding.float().cpu().numpy(),
+}
+"""Output -> its value in the row of one picture, as `runs.pictures_schema` describes it."""
+
+
+def explained_rows(
+    keys: Sequence[str], explanation: Explanation, embeddings: Tensor, *, outputs: Sequence[str], labels: int
+) -> list[dict[str, Any]]:
+    """The rows of B explained pictures.
+
+    Args:
+        keys: B names.
+        explanation: of the B pictures.
+        embeddings: unit length image embeddings ``[B, C]``.
+        outputs: which of :data:`COLUMNS`.
+        labels: how many labels each picture gets.
+    """
+    rows = []
+    for key, one, embedding in zip(keys, explanation, embeddings, strict=True):
+        height, width = one.pictures[0].shape[:2]
+        grid_height, grid_width = one.operated[0].shape[1:]
+        answer = Answer(one, embedding, labels)
+        rows.append(
+            {"key": key, "height": height, "width": width, "grid_height": grid_height}
+            | {"grid_width": grid_width}
+            | {name: COLUMNS[name](answer) for name in outputs}
+        )
+    return rows
+
+
+def blank_picture(height: int, width: int) -> np.ndarray:
+    """A black picture ``[height, width, 3]`` in the memory of one pixel, for what needs its size alone."""
+    return np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))

@@ -1,0 +1,199 @@
+"""The manifests: a line per recorded shard. What no line names is not part of the run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from clip_surgery_hub.files.durable import append_line
+from clip_surgery_hub.files.lock import RunError
+from clip_surgery_hub.prediction.runs.run_files import (
+    MANIFEST,
+    TABLES,
+    manifest_name,
+    manifest_origin,
+    shard_origin,
+)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many pictures.
+
+    Attributes:
+        pictures: that were explained.
+        errors: that could not be.
+    """
+
+    pictures: int = 0
+    errors: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.pictures + other.pictures, self.errors + other.errors)
+
+    @property
+    def all(self) -> int:
+        """Explained or not."""
+        return self.pictures + self.errors
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One line of a manifest.
+
+    Attributes:
+        table: "pictures" or "errors", the folder that the shard is in.
+        file: its name there.
+        rows: how many pictures it holds.
+        bytes: its size.
+        sha256: digest of the file, hexadecimal.
+        seconds: from its first row to the moment it was recorded.
+        time: that moment, ISO 8601 in UTC.
+    """
+
+    table: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    seconds: float
+    time: str
+
+    def path(self, run: Path) -> Path:
+        """Where the shard is."""
+        return run / self.table / self.file
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        """Session and rank that wrote it."""
+        found = shard_origin(self.file)
+        assert found is not None  # no other name is read from a manifest
+        return found
+
+
+def record_shard(run: Path, session: str, rank: int, record: ShardRecord) -> None:
+    """Append a line to the manifest of a rank and wait until the disk has it.
+
+    Raises:
+        OSError: if it cannot be written; nothing of the line is left then.
+    """
+    append_line(run / MANIFEST / manifest_name(session, rank), manifest_line(record))
+
+
+def manifest_line(record: ShardRecord) -> str:
+    """A record as its line, without the line break."""
+    return json.dumps(asdict(record))
+
+
+def manifest_files(run: Path) -> list[Path]:
+    """The manifests of all starts and ranks, the earlier starts first."""
+    files = (run / MANIFEST).iterdir() if (run / MANIFEST).is_dir() else ()
+    return sorted(path for path in files if manifest_origin(path.name))
+
+
+def read_manifest(path: Path) -> list[ShardRecord]:
+    """The whole lines of one manifest; a last line that a crash tore is left out.
+
+    Warns:
+        UserWarning: for a line in between that cannot be read: its shard counts as not recorded.
+    """
+    records = []
+    *lines, _torn = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        record = _read_line(line)
+        if record is None:
+            warnings.warn(
+                f"Line {number} of {path} cannot be read; its shard counts as not recorded.", stacklevel=2
+            )
+        else:
+            records.append(record)
+    return records
+
+
+def read_manifests(run: Path, *, without: str | None = None) -> list[ShardRecord]:
+    """All recorded shards of a run, in the order of starts, ranks and lines.
+
+    Args:
+        run: its folder.
+        without: a session whose own shards are left out.
+    """
+    files = [path for path in manifest_files(run) if (manifest_origin(path.name) or "")[0] != without]
+    return [record for path in files for record in read_manifest(path)]
+
+
+def count_rows(records: Iterable[ShardRecord]) -> Counts:
+    """The pictures that the records are about."""
+    rows = dict.fromkeys(TABLES, 0)
+    for record in records:
+        rows[record.table] += record.rows
+    return Counts(**rows)
+
+
+def split_damaged(run: Path, records: Iterable[ShardRecord]) -> tuple[list[ShardRecord], list[ShardRecord]]:
+    """Records whose shards are there in their size, and records whose shards are not."""
+    whole: list[ShardRecord] = []
+    damaged: list[ShardRecord] = []
+    for record in records:
+        try:
+            same = record.path(run).stat().st_size == record.bytes
+        except FileNotFoundError:
+            same = False
+        (whole if same else damaged).append(record)
+    return whole, damaged
+
+
+def is_as_recorded(run: Path, record: ShardRecord) -> bool:
+    """Whether the shard is there and its digest is the recorded one; reads all of it."""
+    digest = sha256()
+    try:
+        with record.path(run).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except FileNotFoundError:
+        return False
+    return digest.hexdigest() == record.sha256
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Say what is wrong with the disk in one line, and that nothing recorded is lost.
+
+    Raises:
+        RunError: in place of any OSError of the body.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        full = error.errno in _FULL
+        what = f"no space left on the disk of {run}" if full else f"{run} cannot be written to ({error})"
+        cure = "free space" if full else "put that right"
+        raise RunError(
+            f"{what}: {_recorded(run)} pictures are recorded, nothing of them is damaged; "
+            f"{cure} and start the same command again"
+        ) from error
+
+
+def _recorded(run: Path) -> int:
+    with warnings.catch_warnings(action="ignore"):
+        return count_rows(read_manifests(run)).all
+
+
+def _read_line(line: bytes) -> ShardRecord | None:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        record = ShardRecord(**{field.name: values[field.name] for field in fields(ShardRecord)})
+        named = record.table in TABLES and shard_origin(record.file) is not None
+    except (ValueError, KeyError, TypeError):
+        return None
+    return record if named else None

@@ -1,0 +1,161 @@
+"""Manifests as Parquet: columns of paths or of whole picture files, read row group by row group."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, with_columns
+from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
+from clip_surgery_hub.prediction.sources.source import ListedSource
+
+__all__ = ["ParquetSource"]
+
+KEYS_AT_ONCE = 65536
+PICTURES_AT_ONCE = 16
+
+
+class ParquetSource(ListedSource):
+    """Pictures in a column of Parquet files: paths, bytes, or Hugging Face's pairs of both.
+
+    Nothing is kept but the counts of the row groups. Keys are those of the key column, else the paths, else
+    the numbers of the rows, from 0 on through all files.
+
+    Args:
+        paths: of one file or more, with the same columns; paths in a file are relative to its folder.
+        description: see :class:`~clip_surgery_hub.prediction.sources.source.Source`.
+        column: see `columns.choose_columns`.
+        key: see `columns.choose_columns`.
+
+    Raises:
+        ValueError: for a column that is not there or holds no pictures, a file that cannot be read, a key
+            that is missing or comes twice, or no row at all.
+        OSError: if a file cannot be opened.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, description: str, column: str | None = None, key: str | None = None
+    ) -> None:
+        import pyarrow as pa
+
+        self._groups: list[tuple[Path, int]] = []
+        rows: list[int] = []
+        for path in paths:
+            try:
+                with _opened(path) as file:
+                    schema, metadata = file.schema_arrow, file.metadata
+            except pa.ArrowException as error:
+                raise ValueError(f"The manifest {path} is no Parquet that can be read ({error}).") from error
+            for number in range(metadata.num_row_groups):
+                self._groups.append((path, number))
+                rows.append(metadata.row_group(number).num_rows)
+            self.column, self._key = choose_columns(schema.names, column, key, source=f"manifest {path}")
+            holds_paths = _holds_paths(schema.field(self.column).type, f"manifest {path}", self.column)
+        self._ends = list(accumulate(rows))
+        if not self.count():
+            raise ValueError(f"The {description} has no row. Give one row per picture.")
+        self.description = with_columns(description, self.column, self._key)
+        if self._key is None and holds_paths:
+            self._key = self.column
+        if self._key is not None:
+            refuse_duplicates(self.keys, description)
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return self._ends[-1] if self._ends else 0
+
+    def keys(self, first: int = 0) -> Iterator[str]:
+        """The keys in the order of the rows, from a row on."""
+        if self._key is None:
+            yield from map(str, range(first, self.count()))
+            return
+        row = first
+        while row < self.count():
+            group = bisect_right(self._ends, row)
+            begin = self._ends[group - 1] if group else 0
+            for value in self._values(group, self._key, KEYS_AT_ONCE, skip=row - begin):
+                if value is None or value == "":
+                    path, number = self._groups[group]
+                    raise ValueError(
+                        f"A row in row group {number} of {path} has nothing in column {self._key!r}, which "
+                        "the picture is known by. Give every picture a key of its own."
+                    )
+                yield value.decode() if isinstance(value, bytes) else str(value)
+            row = self._ends[group]
+
+    def contents(self) -> Callable[[int], Any]:
+        """From rows, in ascending order, to paths or bytes; a few at a time are in memory."""
+        return _Reader(self).content
+
+    def _values(self, group: int, column: str, at_once: int, *, skip: int = 0) -> Iterator[Any]:
+        path, number = self._groups[group]
+        with _opened(path) as file:
+            for batch in file.iter_batches(at_once, row_groups=[number], columns=[column], use_threads=False):
+                values = batch.column(0)
+                yield from values.slice(min(skip, len(values))).to_pylist()
+                skip = max(0, skip - len(values))
+
+
+class _Reader:
+    """Walks forward through the column of the pictures; a damaged row group is so for all its rows."""
+
+    def __init__(self, source: ParquetSource) -> None:
+        self._source = source
+        self._group = -1
+        self._next = 0
+        self._values: Iterator[Any] = iter(())
+        self._damage: PictureError | None = None
+
+    def content(self, row: int) -> Any:
+        import pyarrow as pa
+
+        group = bisect_right(self._source._ends, row)
+        path, number = self._source._groups[group]
+        begin = self._source._ends[group - 1] if group else 0
+        if group != self._group:
+            self._group, self._next, self._damage = group, row, None
+            self._values = self._source._values(
+                group, self._source.column, PICTURES_AT_ONCE, skip=row - begin
+            )
+        if self._damage is None:
+            try:
+                for _ in range(row - self._next):
+                    next(self._values)
+                value = next(self._values)
+            except (OSError, StopIteration, pa.ArrowException) as error:
+                self._damage = PictureError(
+                    f"Row group {number} of {path} cannot be read ({error}); write the file again.", "damaged"
+                )
+        if self._damage is not None:
+            raise self._damage
+        self._next = row + 1
+        return content_of(value, path.parent)
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    # Through a buffer: a row group of pictures may be larger than the memory.
+    return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+
+
+def _holds_paths(kind: Any, source: str, column: str) -> bool:
+    """True for a column of paths, False for one of bytes or of pairs of bytes and path.
+
+    Raises:
+        ValueError: for a column that holds neither.
+    """
+    from pyarrow import types
+
+    if types.is_string(kind) or types.is_large_string(kind):
+        return True
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind):
+        return False
+    raise ValueError(
+        f"Column {column!r} of the {source} is of type {kind}; paths (string) or files (binary) were "
+        "expected. Name another column."
+    )

@@ -1,0 +1,454 @@
+"""The result of ``explain``: which patch of which picture answers to which text, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clip_surgery_hub.functional import (
+    combined_points,
+    highest_text,
+    map_to_boxes,
+    similarity_map,
+    similarity_to_points,
+)
+from clip_surgery_hub.results.saving import read_parts, write_parts
+from clip_surgery_hub.results.settings import Settings
+
+__all__ = ["PRESENT", "Explanation", "Features", "Label", "Points", "Settings"]
+
+Features = Literal["plain", "surgery"]
+PRESENT = 0.85
+"""The least presence of a text that is taken to be in a picture: where as large a share of the texts that are
+there is kept as of those that are not is left out, on drawn scenes (docs/results.md)."""
+
+
+class Points(NamedTuple):
+    """Where a text is, and where it is not, as a promptable segmenter such as SAM takes it.
+
+    Attributes:
+        xy: ``[P+Q, 2]`` int64, x then y in pixels of the picture: the P highest places, then the Q lowest.
+            P = Q for one text; several texts combined may have more of the first.
+        labels: ``[P+Q]`` uint8, P ones (on the text), then Q zeros (off it).
+    """
+
+    xy: Tensor
+    labels: Tensor
+
+
+class Label(NamedTuple):
+    """A text that a picture shows, and its score after feature surgery."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Patch similarity of B pictures with T texts and K background texts, and what can be read from it.
+
+    Everything offered here is computed from the fields; the model is not needed any more.
+
+    Attributes:
+        pictures: B arrays uint8 ``[H, W, 3]``, each of its own size.
+        texts: the T texts asked for.
+        background: the K background texts, possibly none; they belong to the class set but are not asked for.
+        operated: B tensors ``[T+K, h, w]``, similarity of the patches after feature surgery, texts first;
+            ``h, w`` is the picture's patch grid.
+        plain: B tensors ``[T+K, h, w]``, cosine similarity of the patches before feature surgery, in [-1, 1].
+        scores: ``[B, T]``, the scores for multi-label recognition: CLS after feature surgery.
+        plain_scores: ``[B, T]``, cosine similarity of CLS and text, in [-1, 1].
+        settings: how it was made.
+        presence: ``[B, T]`` in [0, 1], how surely each text is in each picture at all (about 1/2 for one that
+            is not, see `functional.presence`); None where embeddings were given in place of texts.
+
+    All tensors are float32 on the CPU.
+
+    Raises:
+        ValueError: if the fields do not fit together, or hold values that are not finite.
+    """
+
+    pictures: tuple[np.ndarray, ...]
+    texts: tuple[str, ...]
+    background: tuple[str, ...]
+    operated: tuple[Tensor, ...]
+    plain: tuple[Tensor, ...]
+    scores: Tensor
+    plain_scores: Tensor
+    settings: Settings
+    presence: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
+    @property
+    def similarity(self) -> list[Tensor]:
+        """Patch similarity after feature surgery, without the background: B tensors ``[T, h, w]``."""
+        return [operated[: len(self.texts)] for operated in self.operated]
+
+    def heatmaps(self) -> list[Tensor]:
+        """Maps over each picture: B tensors ``[T, H, W]`` in [0, 1] at the picture's own size.
+
+        Each map is scaled by itself from its lowest patch (0) to its highest (1), then resized bilinearly: it
+        tells where in the picture a text is most at home, not whether it is there at all (see ``scores``).
+        """
+        pairs = zip(self.similarity, self.pictures, strict=True)
+        return [
+            torch.stack([_heatmap(one, _pair(picture.shape)) for one in similarity])
+            for similarity, picture in pairs
+        ]
+
+    def points(self, threshold: float = 0.8) -> list[list[Points]]:
+        """Points on and off each text, in pixels of the picture (the paper's text to points).
+
+        Args:
+            threshold: places of at least this share of the map's range are candidates, in [0, 1].
+
+        Returns:
+            B lists of T :class:`Points`.
+
+        Raises:
+            ValueError: for a threshold outside [0, 1].
+        """
+        return [
+            [
+                Points(
+                    *similarity_to_points(one.flatten(), _pair(one.shape), _pair(picture.shape), threshold)
+                )
+                for one in similarity
+            ]
+            for similarity, picture in zip(self.similarity, self.pictures, strict=True)
+        ]
+
+    def combined_points(self, texts: Sequence[str] | None = None, threshold: float = 0.8) -> list[Points]:
+        """Points on and off several texts at once, for one mask of all of them ("dog+ball").
+
+        Args:
+            texts: which of the explained texts; None for all of them.
+            threshold: see :meth:`points`.
+
+        Returns:
+            B :class:`Points`: on each of the texts, and off their mean map.
+
+        Raises:
+            ValueError: for a text that was not explained, no text, or a threshold outside [0, 1].
+        """
+        chosen = [self._number_of(text) for text in (self.texts if texts is None else texts)]
+        pairs = zip(self.similarity, self.pictures, strict=True)
+        return [
+            Points(
+                *combined_points(
+                    maps[chosen].flatten(1).T, _pair(maps.shape[1:]), _pair(picture.shape), threshold
+                )
+            )
+            for maps, picture in pairs
+        ]
+
+    def present(self, threshold: float = PRESENT) -> list[list[bool]]:
+        """Whether each text is in each picture: :attr:`presence` of at least ``threshold``.
+
+        Raises:
+            ValueError: where presence is not known, since embeddings were given in place of texts.
+        """
+        if self.presence is None:
+            raise ValueError(
+                "Presence compares texts with other words, and embeddings were given in place of texts: "
+                "explain the texts themselves."
+            )
+        answer: list[list[bool]] = (self.presence >= threshold).tolist()
+        return answer
+
+    def labels(self, *, threshold: float | None = None, top_k: int | None = None) -> list[list[Label]]:
+        """Which texts each picture shows, by their scores (multi-label recognition).
+
+        Args:
+            threshold: the least score of a label; scores after feature surgery have no fixed scale, so choose
+                it on a few pictures of your own.
+            top_k: that many labels for every picture, or all texts where there are fewer.
+
+        Returns:
+            B lists of :class:`Label`, the highest score first.
+
+        Raises:
+            ValueError: unless exactly one of the two is given, or for a ``top_k`` below 1.
+        """
+        if (threshold is None) == (top_k is None):
+            raise ValueError(f"Give either threshold or top_k, got threshold={threshold} and top_k={top_k}.")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        ranked = [
+            sorted(map(Label, self.texts, scores), key=lambda label: -label.score)
+            for scores in self.scores.tolist()
+        ]
+        if threshold is None:
+            return [labels[:top_k] for labels in ranked]
+        return [[label for label in labels if label.score >= threshold] for labels in ranked]
+
+    def boxes(self, threshold: float = 0.5) -> list[list[Tensor]]:
+        """Boxes around the connected parts of each heatmap above a threshold.
+
+        Args:
+            threshold: share of the map's range from which a pixel counts, in [0, 1].
+
+        Returns:
+            B lists of T tensors int64 ``[K, 4]``: x0, y0, x1, y1 in pixels of the picture, x1, y1 exclusive.
+
+        Raises:
+            ValueError: for a threshold outside [0, 1].
+        """
+        pairs = zip(self.similarity, self.pictures, strict=True)
+        return [
+            [map_to_boxes(_heatmap(one, _pair(picture.shape)), threshold) for one in similarity]
+            for similarity, picture in pairs
+        ]
+
+    def segment(self, features: Features = "plain") -> list[Tensor]:
+        """The best text of every pixel, out of the texts and the background texts.
+
+        The similarity is resized bilinearly to the picture's own size, then the highest wins; with a single
+        text and no background that text has every pixel.
+
+        Args:
+            features: "plain" compares the cosine similarity, as the paper's segmentation does; "surgery"
+                compares the similarity after feature surgery.
+
+        Returns:
+            B tensors int64 ``[H, W]``: t < T is ``texts[t]``, t >= T is ``background[t - T]``.
+
+        Raises:
+            ValueError: for other ``features``.
+        """
+        if features not in get_args(Features):
+            raise ValueError(f'features must be "plain" or "surgery", got {features!r}.')
+        chosen = self.plain if features == "plain" else self.operated
+        return [
+            highest_text(similarity, _pair(picture.shape))
+            for similarity, picture in zip(chosen, self.pictures, strict=True)
+        ]
+
+    def plot(self, *, opacity: float = 0.8) -> np.ndarray:
+        """Draw every picture with its overlays side by side; nothing is shown or written.
+
+        Args:
+            opacity: the most that the heat covers of the picture, in [0, 1].
+
+        Returns:
+            Matplotlib axes ``[B, 1+T]``: the picture, then one overlay per text. Their figure is
+            ``axes[0, 0].figure``; ``figure.savefig("panel.png")`` writes it.
+
+        Raises:
+            ValueError: for an explanation without pictures, or an opacity outside [0, 1].
+        """
+        from clip_surgery_hub.plotting.heatmaps import plot_explanation
+
+        return plot_explanation(self, opacity=opacity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Texts, settings, scores, points and boxes (default thresholds) in plain values that JSON can hold.
+
+        ``pictures[b]["texts"][t]`` belongs to picture b and text t; x, y in pixels of the picture. The maps,
+        which are large, are not in it.
+        """
+        pictures = []
+        for index, (points, boxes) in enumerate(zip(self.points(), self.boxes(), strict=True)):
+            height, width = self.pictures[index].shape[:2]
+            per_text = [
+                {
+                    "text": text,
+                    "score": float(self.scores[index, number]),
+                    "plain_score": float(self.plain_scores[index, number]),
+                    "presence": None if self.presence is None else float(self.presence[index, number]),
+                    "points": points[number].xy.tolist(),
+                    "labels": points[number].labels.tolist(),
+                    "boxes": boxes[number].tolist(),
+                }
+                for number, text in enumerate(self.texts)
+            ]
+            grid = list(self.operated[index].shape[1:])
+            pictures.append({"height": height, "width": width, "grid": grid, "texts": per_text})
+        return {
+            "texts": list(self.texts),
+            "background": list(self.background),
+            "settings": self.settings.to_dict(),
+            "pictures": pictures,
+        }
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write everything to a folder, all or nothing; an explanation saved there earlier is replaced.
+
+        Args:
+            folder: where to; it appears under this name only when it is complete.
+            overwrite: replace a folder that holds something else too, with all that is in it.
+
+        Raises:
+            FileExistsError: if the folder holds something else and ``overwrite`` is False, or is a file.
+            OSError: if it cannot be written.
+        """
+        tensors = {"scores": self.scores, "plain_scores": self.plain_scores}
+        if self.presence is not None:
+            tensors["presence"] = self.presence
+        tensors |= {f"operated.{index}": operated for index, operated in enumerate(self.operated)}
+        tensors |= {f"plain.{index}": plain for index, plain in enumerate(self.plain)}
+        record = {
+            "texts": list(self.texts),
+            "background": list(self.background),
+            "settings": self.settings.to_dict(),
+        }
+        write_parts(folder, record=record, tensors=tensors, pictures=self.pictures, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Explanation:
+        """Read what ``save`` wrote; equal to what was saved.
+
+        Raises:
+            FileNotFoundError: if there is no saved explanation.
+            ValueError: if it is damaged, or of a later format.
+        """
+        record, tensors, pictures = read_parts(folder)
+        try:
+            return cls(
+                pictures=tuple(pictures),
+                texts=tuple(record["texts"]),
+                background=tuple(record["background"]),
+                operated=tuple(tensors[f"operated.{index}"] for index in range(len(pictures))),
+                plain=tuple(tensors[f"plain.{index}"] for index in range(len(pictures))),
+                scores=tensors["scores"],
+                plain_scores=tensors["plain_scores"],
+                settings=Settings.from_dict(record["settings"]),
+                presence=tensors.get("presence"),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"The explanation saved in {folder} is damaged: {error}. Save it again."
+            ) from error
+
+    def _number_of(self, text: str) -> int:
+        if text not in self.texts:
+            raise ValueError(f"{text!r} was not explained; the texts are {_listed(self.texts, most=20)}.")
+        return self.texts.index(text)
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.pictures)
+
+    def __getitem__(self, index: int | slice) -> Explanation:
+        """The explanation of the chosen pictures only: of one for a number, of several for a slice."""
+        every = range(len(self))
+        chosen = list(every[index]) if isinstance(index, slice) else [every[index]]
+        return replace(
+            self,
+            pictures=tuple(self.pictures[number] for number in chosen),
+            operated=tuple(self.operated[number] for number in chosen),
+            plain=tuple(self.plain[number] for number in chosen),
+            scores=self.scores[chosen],
+            plain_scores=self.plain_scores[chosen],
+            presence=None if self.presence is None else self.presence[chosen],
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        """One explanation per picture."""
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether texts, settings, pictures and every number are the same."""
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        return (
+            (self.texts, self.background, self.settings) == (other.texts, other.background, other.settings)
+            and len(self) == len(other)
+            and all(map(np.array_equal, self.pictures, other.pictures))
+            and all(map(torch.equal, self.operated, other.operated))
+            and all(map(torch.equal, self.plain, other.plain))
+            and torch.equal(self.scores, other.scores)
+            and torch.equal(self.plain_scores, other.plain_scores)
+            and _same(self.presence, other.presence)
+        )
+
+    def __repr__(self) -> str:
+        """What it holds, in one line."""
+        settings, pictures = self.settings, len(self)
+        counted = [f"1 picture of {_by(self.pictures[0])} px" if pictures == 1 else f"{pictures} pictures"]
+        counted.append(f"texts {_listed(self.texts)}")
+        if self.background:
+            counted.append(f"background {_listed(self.background)}")
+        depth = "" if settings.depth is None else f" at depth {settings.depth}"
+        return f"Explanation({', '.join(counted)}, {settings.model}, {settings.method}{depth})"
+
+
+def _check_fields(explanation: Explanation) -> None:
+    """Raise ValueError, naming the field, what it holds and what it should, where fields do not fit."""
+    texts, background, pictures = explanation.texts, explanation.background, explanation.pictures
+    for name, words in (("texts", texts), ("background", background)):
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"{name} must be a tuple of strings, got {words!r}.")
+    if not texts:
+        raise ValueError("An explanation needs at least one text, got none.")
+    for name in ("operated", "plain"):
+        tensors = getattr(explanation, name)
+        if len(tensors) != len(pictures):
+            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(pictures)} pictures: one each.")
+        for tensor in tensors:
+            if tensor.ndim != 3 or tensor.shape[0] != len(texts) + len(background) or tensor.numel() == 0:
+                raise ValueError(
+                    f"Each tensor of {name} must have shape [T+K, h, w] with T+K = "
+                    f"{len(texts)} + {len(background)}, got {list(tensor.shape)}."
+                )
+    for picture in pictures:
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+            raise ValueError(
+                f"Each picture must be a uint8 array [H, W, 3], got {picture.dtype} {list(picture.shape)}."
+            )
+    for operated, plain in zip(explanation.operated, explanation.plain, strict=True):
+        if operated.shape != plain.shape:
+            raise ValueError(
+                "operated and plain must lie on the same grid, "
+                f"got {list(operated.shape)} and {list(plain.shape)}."
+            )
+    per_text = {name: getattr(explanation, name) for name in ("scores", "plain_scores", "presence")}
+    if explanation.presence is None:
+        del per_text["presence"]
+    for name, scores in per_text.items():
+        if scores.shape != (len(pictures), len(texts)):
+            raise ValueError(
+                f"{name} must have shape [B, T] = [{len(pictures)}, {len(texts)}], got {list(scores.shape)}."
+            )
+    for tensor in (*explanation.operated, *explanation.plain, *per_text.values()):
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or tensor.requires_grad:
+            raise ValueError(
+                f"Tensors must be detached float32 on the CPU, got {tensor.dtype} on {tensor.device}"
+                f"{' with a gradient' if tensor.requires_grad else ''}: .detach().float().cpu()."
+            )
+        if not tensor.isfinite().all():
+            raise ValueError(
+                "The similarity holds values that are not finite. Half precision may have overflowed: "
+                "load the model with dtype=torch.float32."
+            )
+
+
+def _same(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is second if first is None or second is None else torch.equal(first, second)
+
+
+def _listed(texts: tuple[str, ...], most: int = 4) -> str:
+    shown = ", ".join(repr(text if len(text) <= 30 else f"{text[:29]}…") for text in texts[:most])
+    return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"
+
+
+def _by(picture: np.ndarray) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+def _pair(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width, of the last two dimensions of a tensor or the first two of a picture."""
+    return shape[0], shape[1]
+
+
+def _heatmap(similarity: Tensor, size: tuple[int, int]) -> Tensor:
+    """Similarity of one picture and text ``[h, w]`` -> heatmap ``[H, W]``."""
+    return similarity_map(similarity.reshape(1, -1, 1), _pair(similarity.shape), size)[0, 0]

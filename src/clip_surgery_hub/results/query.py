@@ -1,0 +1,83 @@
+"""Texts made ready to be asked of any number of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from clip_surgery_hub.functional import feature_surgery, presence
+from clip_surgery_hub.images.encoding import EncodedImages
+from clip_surgery_hub.results.explanation import Explanation
+
+__all__ = ["Question"]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What `CLIPSurgery.question` makes of texts: all that depends on them and on no picture.
+
+    Attributes:
+        texts: the T texts asked for.
+        background: K texts that belong to the class set but are not asked for.
+        class_set: unit length embeddings ``[T+K, C]``, texts first.
+        redundant: the feature that feature surgery takes away, ``[1, C]``; None: the class set's own.
+        redundant_name: how it was asked for: "auto", "class_set", "empty_text", "none" or "given".
+        templates: "paper", or "given" where embeddings were given in place of texts.
+        presence_texts: embeddings ``[T, C]`` by one prompt each, for `functional.presence`; None where
+            embeddings were given.
+        presence_reference: embeddings ``[R, C]`` of words of many kinds, made likewise; None with the former.
+    """
+
+    texts: tuple[str, ...]
+    background: tuple[str, ...]
+    class_set: Tensor
+    redundant: Tensor | None
+    redundant_name: str
+    templates: str
+    presence_texts: Tensor | None = None
+    presence_reference: Tensor | None = None
+
+    def answer(self, encoded: EncodedImages) -> Explanation:
+        """Feature surgery on the tokens of pictures (the paper's section on it), and what goes with it.
+
+        Args:
+            encoded: by the same model; tokens and the question's embeddings on one device.
+
+        Returns:
+            An :class:`Explanation`, all tensors float32 on the CPU.
+        """
+        operated = [
+            feature_surgery(tokens[None], self.class_set, self.redundant)[0].cpu()
+            for tokens in encoded.tokens
+        ]
+        plain = [(tokens @ self.class_set.T).cpu() for tokens in encoded.tokens]
+        asked = slice(len(self.texts))
+        return Explanation(
+            pictures=encoded.pictures,
+            texts=self.texts,
+            background=self.background,
+            operated=tuple(map(_on_grid, operated, encoded.grids)),
+            plain=tuple(map(_on_grid, plain, encoded.grids)),
+            scores=torch.stack([similarity[0, asked] for similarity in operated]),
+            plain_scores=torch.stack([similarity[0, asked] for similarity in plain]),
+            settings=replace(encoded.settings, redundant=self.redundant_name, templates=self.templates),
+            presence=self._presence(encoded),
+        )
+
+    def _presence(self, encoded: EncodedImages) -> Tensor | None:
+        """`functional.presence` of each picture and text, ``[B, T]``."""
+        if self.presence_texts is None or self.presence_reference is None:
+            return None
+        return torch.cat(
+            [
+                presence(tokens[None], self.presence_texts, self.presence_reference).cpu()
+                for tokens in encoded.tokens
+            ]
+        )
+
+
+def _on_grid(similarity: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``[1+N, T]`` with CLS -> ``[T, h, w]`` without."""
+    return similarity[1:].T.reshape(-1, *grid).contiguous()

@@ -1,0 +1,1 @@
+"""From text to points to masks by SAM."""

@@ -1,0 +1,1 @@
+"""Texts: embedded, cached, cut into words."""
