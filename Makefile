@@ -1,5 +1,5 @@
-# make demo    ask the sample pictures everything, with the CLIP and the SAM that come with the package
-# make pictures   the pictures of the documents, remade by the demo
+# make demo    ask the sample images everything, with the CLIP and the SAM that come with the package
+# make images   the images of the documents, remade by the demo
 # make test    everything in tests/
 # make lint    ruff and mypy --strict
 # make bench   the table of docs/benchmarks.md, as ratios measured now
@@ -15,13 +15,13 @@ VENV_LOWEST ?= .venv-lowest
 TORCH_INDEX ?=
 DEMO ?= demo
 
-.PHONY: demo pictures test test-lowest lint bench clean
+.PHONY: demo images test test-lowest lint bench clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py $(DEMO)
 
-pictures: $(VENV)/installed
-	$(VENV)/bin/python examples/make_pictures.py
+images: $(VENV)/installed
+	$(VENV)/bin/python examples/make_images.py
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest

@@ -69,7 +69,7 @@ def clip_surgery(name: str, **options: _Any) -> _Any:
             pretrained: False gives random weights, without network for registered names. Default: True.
             method: how the vision tower is read: "clip_surgery", "gem", "maskclip", "sclip", "clearclip",
                 "naclip", or "none" for raw CLIP. Default: as the checkpoint was saved, else "clip_surgery".
-            depth: how many of the last blocks are operated on. Default: the method's own.
+            depth: how many of the last blocks are modified. Default: the method's own.
             device: Default: a GPU where there is one, else "cpu".
             dtype: of the weights. Default: torch.float32.
             revision: branch, tag or commit of a hub id.
@@ -82,7 +82,7 @@ def clip_surgery(name: str, **options: _Any) -> _Any:
 
 
 def clip_surgery_tiny(**options: _Any) -> _Any:
-    """A small CLIP of drawn scenes that comes with the package and needs no network: `clip_vit_tiny.scenes`.
+    """The bundled small CLIP of synthetic scenes, which needs no network: `clip_vit_tiny.scenes`.
 
     Args:
         **options: those of `clip_surgery`.

@@ -10,24 +10,24 @@ import torch
 from benchmarks.forward import forward, vision_tower
 from benchmarks.measure import Comparison, compare
 
-CLASSES, PICTURES = 59, 8
+CLASSES, IMAGES = 59, 8
 MOST_MEMORY = 2048.0
 """MB on top of the model."""
 
 
 def evaluation(
-    task: str, *, classes: int, side: int, pictures: int, height: int = 375, width: int = 500
+    task: str, *, classes: int, side: int, images: int, height: int = 375, width: int = 500
 ) -> Callable[[], object]:
-    """A step of an evaluation of CLIP Surgery on a random ViT-B/16, with pictures of VOC's usual size."""
+    """A step of an evaluation of CLIP Surgery on a random ViT-B/16, with images of VOC's usual size."""
     from clip_surgery_hub import CLIPSurgery, remove_surgery
-    from clip_surgery_hub.evaluate import get_task, readings_of
+    from clip_surgery_hub.evaluate import get_task, variants_of
     from clip_surgery_hub.evaluate.data import Item
     from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
-    from clip_surgery_hub.evaluate.tasks import Setting
+    from clip_surgery_hub.evaluate.tasks import TaskOptions
     from clip_surgery_hub.evaluate.truth import Truth
-    from clip_surgery_hub.images.image_transform import Normalisation
+    from clip_surgery_hub.images.image_transform import Normalization
 
-    clip = CLIPSurgery(vision_tower(), normalisation=Normalisation((0.5,) * 3, (0.5,) * 3), device="cpu")
+    clip = CLIPSurgery(vision_tower(), normalization=Normalization((0.5,) * 3, (0.5,) * 3), device="cpu")
     remove_surgery(clip.model)
     generator = torch.Generator().manual_seed(0)
     embeds = torch.nn.functional.normalize(torch.randn(classes, 512, generator=generator), dim=-1)
@@ -35,14 +35,14 @@ def evaluation(
     evaluator = SurgeryEvaluator(
         clip,
         task=chosen,
-        setting=Setting(classes=classes),
-        readings=readings_of(["clip_surgery"], blocks=12, automatic=chosen.automatic),
+        setting=TaskOptions(classes=classes),
+        variants=variants_of(["clip_surgery"], blocks=12, automatic=chosen.automatic),
         class_set=embeds,
         owner=torch.arange(classes),
     )
     rng = np.random.default_rng(0)
     items = []
-    for index in range(pictures):
+    for index in range(images):
         shown = rng.choice(classes, 5, replace=False)  # PASCAL Context shows about so many
         coarse = torch.from_numpy(rng.choice(shown, (height // 25, width // 25)))
         segmentation = coarse.repeat_interleave(25, 0).repeat_interleave(25, 1)
@@ -50,7 +50,7 @@ def evaluation(
         labels[segmentation.unique()] = True
         truth = Truth(
             index=index,
-            picture=np.zeros((*segmentation.shape, 3), np.uint8),
+            image=np.zeros((*segmentation.shape, 3), np.uint8),
             labels=labels,
             segmentation=segmentation,
         )
@@ -68,12 +68,12 @@ def rows() -> Iterator[Comparison]:
     """The rows of the table about evaluations."""
     from benchmarks.memory import in_a_process
 
-    bare = forward(vision_tower(), 224, PICTURES)
-    for task in ("explain", "segment", "recognise"):
+    bare = forward(vision_tower(), 224, IMAGES)
+    for task in ("explain", "segment", "recognize"):
         yield compare(
-            f"evaluation, {task}, {CLASSES} classes, random ViT-B/16, 224 px, 8 pictures of 500 x 375",
-            evaluation(task, classes=CLASSES, side=224, pictures=PICTURES),
-            "plain transformers, sdpa, the same pictures",
+            f"evaluation, {task}, {CLASSES} classes, random ViT-B/16, 224 px, 8 images of 500 x 375",
+            evaluation(task, classes=CLASSES, side=224, images=IMAGES),
+            "plain transformers, sdpa, the same images",
             bare,
             1.25,
         )
@@ -94,7 +94,7 @@ def main() -> None:
     """Print what `peak` says of a step of 171 classes at 512 px."""
     from benchmarks.memory import peak
 
-    run = evaluation(sys.argv[1], classes=171, side=512, pictures=PICTURES, height=500, width=650)
+    run = evaluation(sys.argv[1], classes=171, side=512, images=IMAGES, height=500, width=650)
     print(json.dumps(peak(run)))
 
 

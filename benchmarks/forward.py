@@ -19,7 +19,7 @@ def vision_tower() -> CLIPVisionModelWithProjection:
 
 
 def forward(model: CLIPVisionModelWithProjection, side: int, batch: int) -> Callable[[], object]:
-    """A call of the model on `batch` random pictures of `side` pixels."""
+    """A call of the model on `batch` random images of `side` pixels."""
     pixels = torch.randn(
         batch, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float32
     )
@@ -34,11 +34,11 @@ def forward(model: CLIPVisionModelWithProjection, side: int, batch: int) -> Call
 
 def rows() -> Iterator[Comparison]:
     """The rows of the table about the forward pass."""
-    plain, operated = vision_tower(), apply_surgery(vision_tower())
+    plain, modified = vision_tower(), apply_surgery(vision_tower())
     for side, batch, goal in ((224, 8, 1.03), (512, 1, 1.12)):
         yield compare(
             f"forward with surgery, random ViT-B/16, {side} px, batch {batch}",
-            forward(operated, side, batch),
+            forward(modified, side, batch),
             "plain transformers, sdpa",
             forward(plain, side, batch),
             goal,
@@ -47,6 +47,6 @@ def rows() -> Iterator[Comparison]:
         "the same in a bf16 model, 224 px, batch 8",
         forward(apply_surgery(vision_tower().to(torch.bfloat16)), 224, 8),
         "the same in float32",
-        forward(operated, 224, 8),
+        forward(modified, 224, 8),
         0.6,
     )

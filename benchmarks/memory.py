@@ -48,7 +48,7 @@ def in_a_process(way: str, *, module: str = "benchmarks.memory") -> dict[str, fl
 def rows() -> Iterator[Comparison]:
     """The rows of the table about memory."""
     explain, plain = in_a_process("explain"), in_a_process("plain")
-    what, against = "peak memory of explain, 512 px, 59 texts, cold", "plain forward of the same picture"
+    what, against = "peak memory of explain, 512 px, 59 texts, cold", "plain forward of the same image"
     ratio = explain["peak"] / plain["peak"]
     yield Comparison(what, against, explain["peak"], plain["peak"], ratio, 1.3, "MB")
     ours, baseline = (result["peak"] - result["before"] for result in (explain, plain))
@@ -67,9 +67,9 @@ def main() -> None:
 
     clip = create_model("clip_vit_base_patch16.openai", pretrained=False, device="cpu")
     clip.tokenizer = word_tokenizer()
-    picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
     if sys.argv[1] == "explain":
-        found = peak(lambda: clip.explain(picture, TEXTS, size=512))
+        found = peak(lambda: clip.explain(image, TEXTS, size=512))
     else:
         from clip_surgery_hub import remove_surgery
 

@@ -12,14 +12,14 @@ GOALS = {"gem": 1.30, "maskclip": 1.15, "sclip": 1.15, "clearclip": 1.15, "nacli
 
 def rows() -> Iterator[Comparison]:
     """The rows of the table about methods."""
-    plain, operated = vision_tower(), vision_tower()
+    plain, modified = vision_tower(), vision_tower()
     for name, goal in GOALS.items():
-        apply_surgery(operated, name)
+        apply_surgery(modified, name)
         yield compare(
             f"forward with {name}, random ViT-B/16, 224 px, batch 8",
-            forward(operated, 224, 8),
+            forward(modified, 224, 8),
             "plain transformers, sdpa",
             forward(plain, 224, 8),
             goal,
         )
-        remove_surgery(operated)
+        remove_surgery(modified)

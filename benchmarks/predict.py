@@ -17,8 +17,8 @@ from typing import Any
 from benchmarks.measure import Comparison
 from benchmarks.memory import peak
 
-SIZE = int(os.environ.get("BENCHMARK_PICTURES", "64"))
-"""Pictures of the figures with ViT-B/16."""
+SIZE = int(os.environ.get("BENCHMARK_IMAGES", "64"))
+"""Images of the figures with ViT-B/16."""
 ROWS = int(os.environ.get("BENCHMARK_ROWS", "100000"))
 """Rows of the figures about restart and memory."""
 PAIRS = int(os.environ.get("BENCHMARK_PAIRS", "5"))
@@ -39,7 +39,7 @@ def clip_folder(folder: Path) -> Path:
 
 
 def jpegs(folder: Path, number: int) -> Path:
-    """Drawn scenes of 500 x 375 pixels."""
+    """Synthetic scenes of 500 x 375 pixels."""
     from PIL import Image
 
     from clip_surgery_hub.scenes import World, draw_scene
@@ -47,12 +47,12 @@ def jpegs(folder: Path, number: int) -> Path:
     folder.mkdir()
     world = World(size=(375, 500), objects=(3, 6))
     for seed in range(number):
-        Image.fromarray(draw_scene(seed, world).picture).save(folder / f"{seed:04}.jpg", quality=90)
+        Image.fromarray(draw_scene(seed, world).image).save(folder / f"{seed:04}.jpg", quality=90)
     return folder
 
 
 def manifest(folder: Path, rows: int) -> Path:
-    """So many pictures by name, all of which are one picture of 16 x 16 pixels."""
+    """So many images by name, all of which are one image of 16 x 16 pixels."""
     from PIL import Image
 
     Image.new("RGB", (16, 16), "green").save(folder / "one.png")
@@ -77,21 +77,21 @@ def rows() -> Iterator[Comparison]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["CLIP_SURGERY_CACHE"] = str(folder / "texts")
-        clip, pictures = clip_folder(folder / "clip"), jpegs(folder / "jpegs", SIZE)
-        yield two_processes(clip, pictures, folder)
-        yield whole(clip, pictures, folder)
+        clip, images = clip_folder(folder / "clip"), jpegs(folder / "jpegs", SIZE)
+        yield two_processes(clip, images, folder)
+        yield whole(clip, images, folder)
         yield from restart(folder)
         yield memory(folder)
 
 
-def two_processes(clip: Path, pictures: Path, folder: Path) -> Comparison:
+def two_processes(clip: Path, images: Path, folder: Path) -> Comparison:
     """The time that two processes take for what one does, each with one thread."""
     pairs = []
     for pair in range(PAIRS):
         times = {}
         for devices in (1, 2) if pair % 2 else (2, 1):
             out = folder / f"together-{pair}-{devices}"
-            in_a_process("together", clip, pictures, out, devices, threads=1)
+            in_a_process("together", clip, images, out, devices, threads=1)
             spans = [json.loads(file.read_text()) for file in out.parent.glob(f"{out.name}.*.json")]
             assert len(spans) == devices
             times[devices] = max(end for _, end in spans) - min(start for start, _ in spans)
@@ -107,9 +107,9 @@ def two_processes(clip: Path, pictures: Path, folder: Path) -> Comparison:
     )
 
 
-def whole(clip: Path, pictures: Path, folder: Path) -> Comparison:
+def whole(clip: Path, images: Path, folder: Path) -> Comparison:
     """Decoding, forward, answers and writing against the forward alone."""
-    found = in_a_process("whole", clip, pictures, folder / "whole")
+    found = in_a_process("whole", clip, images, folder / "whole")
     return Comparison(
         f"predict of {SIZE} JPEGs of 500 x 375, random ViT-B/16, 224 px, batch {BATCH}",
         "bare forward of the same batches",
@@ -136,20 +136,20 @@ def restart(folder: Path) -> Iterator[Comparison]:
 
 
 def memory(folder: Path) -> Comparison:
-    """The most memory of a run, with many pictures and with few."""
+    """The most memory of a run, with many images and with few."""
     peaks = {}
     for number in (ROWS // 100, ROWS):
         peaks[number] = in_a_process("tiny", manifest(folder, number), folder / f"tiny-{number}")["peak"]
     many, few = peaks[ROWS], peaks[ROWS // 100]
     return Comparison(
-        f"peak memory over {ROWS:,} tiny pictures", f"{ROWS // 100:,}", many, few, many / few, 1.1, "MB"
+        f"peak memory over {ROWS:,} tiny images", f"{ROWS // 100:,}", many, few, many / few, 1.1, "MB"
     )
 
 
-def together(clip: Path, pictures: Path, out: Path, devices: int) -> dict[str, Any]:
+def together(clip: Path, images: Path, out: Path, devices: int) -> dict[str, Any]:
     """A run; each process writes when it began and ended, beside the run."""
     from benchmarks.texts import TEXTS as names
-    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
 
     class Timed(SurgeryPredictor):
         def on_predict_start(self) -> None:
@@ -162,17 +162,17 @@ def together(clip: Path, pictures: Path, out: Path, devices: int) -> dict[str, A
             file.write_text(json.dumps((self.began, time.time())))
 
     predictor = Timed(str(clip), names[:TEXTS])
-    predict(predictor, PictureDataModule(pictures, batch_size=BATCH), out, accelerator="cpu", devices=devices)
+    predict(predictor, ImageDataModule(images, batch_size=BATCH), out, accelerator="cpu", devices=devices)
     return {}
 
 
-def whole_pairs(clip: Path, pictures: Path, out: Path) -> dict[str, Any]:
+def whole_pairs(clip: Path, images: Path, out: Path) -> dict[str, Any]:
     """Seconds of a run, from its first batch to its last file, and of the forward of the same batches."""
     import torch
 
     from benchmarks.texts import TEXTS as names
-    from clip_surgery_hub.images.image_transform import normalised
-    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.images.image_transform import normalized
+    from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
 
     class Timed(SurgeryPredictor):
         began = ended = 0.0
@@ -185,9 +185,9 @@ def whole_pairs(clip: Path, pictures: Path, out: Path) -> dict[str, Any]:
             self.ended = time.perf_counter()
 
     predictor = Timed(str(clip), names[:TEXTS])
-    module = PictureDataModule(pictures, batch_size=BATCH, reading=predictor.reading)
+    module = ImageDataModule(images, batch_size=BATCH, reading=predictor.reading)
     batches = [
-        normalised(batch["pixels"], predictor.clip.normalisation) for batch in module.predict_dataloader()
+        normalized(batch["pixels"], predictor.clip.normalization) for batch in module.predict_dataloader()
     ]
     pairs = []
     for pair in range(PAIRS + 1):
@@ -196,7 +196,7 @@ def whole_pairs(clip: Path, pictures: Path, out: Path) -> dict[str, Any]:
             for pixels in batches:
                 predictor.clip.encode_pixels(pixels)
             bare = time.perf_counter() - start
-        data = PictureDataModule(pictures, batch_size=BATCH)
+        data = ImageDataModule(images, batch_size=BATCH)
         predict(predictor, data, out.with_name(f"{out.name}-{pair}"), accelerator="cpu", devices=1)
         pairs.append((predictor.ended - predictor.began, bare))
     return {"pairs": pairs[1:]}  # the first warms up
@@ -204,36 +204,36 @@ def whole_pairs(clip: Path, pictures: Path, out: Path) -> dict[str, Any]:
 
 def restart_times(path: Path, out: Path, shards: int) -> dict[str, Any]:
     """Seconds of `predict` on a run in which all is done; the run is written here, row by row."""
-    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
     from clip_surgery_hub.prediction.run_settings import run_settings
-    from clip_surgery_hub.prediction.runs import RunFolder, pictures_schema
+    from clip_surgery_hub.prediction.runs import RunFolder, images_schema
 
     predictor = SurgeryPredictor("clip_vit_tiny.scenes", ["dog", "cat", "fish"])
-    data = PictureDataModule(path)
+    data = ImageDataModule(path)
     settings = run_settings(predictor, precision="32-true", data=data.source.description)
     row = {"height": 16, "width": 16, "grid_height": 2, "grid_width": 2}
     row |= {"scores": [0.1, 0.2, 0.3], "presence": [0.1, 0.2, 0.3], "points": [[], [], []]}
     with RunFolder.open(out, settings) as run:
-        schema = pictures_schema(predictor.outputs, texts=predictor.texts)
+        schema = images_schema(predictor.outputs, texts=predictor.texts)
         sink = run.sink(0, schema, shard_rows=ROWS // shards)
         for start in range(0, ROWS, 1000):
-            sink.add("pictures", [row | {"key": f"{number:09}"} for number in range(start, start + 1000)])
+            sink.add("images", [row | {"key": f"{number:09}"} for number in range(start, start + 1000)])
         sink.flush()
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        status = predict(predictor, PictureDataModule(path), out, accelerator="cpu", devices=1)
+        status = predict(predictor, ImageDataModule(path), out, accelerator="cpu", devices=1)
         seconds.append(time.perf_counter() - start)
         assert (status.done, status.left) == (ROWS, 0)
     return {"seconds": seconds}
 
 
 def tiny(path: Path, out: Path) -> dict[str, float]:
-    """What `peak` says of a run over many tiny pictures."""
-    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
+    """What `peak` says of a run over many tiny images."""
+    from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
 
     predictor = SurgeryPredictor("clip_vit_tiny.scenes", ["dog", "cat", "fish"], size=16)
-    data = PictureDataModule(path, batch_size=64)
+    data = ImageDataModule(path, batch_size=64)
     return peak(lambda: predict(predictor, data, out, accelerator="cpu", devices=1))
 
 

@@ -26,7 +26,7 @@ def tables() -> str:
     sections = []
     for family, about in FAMILIES.items():
         rows = [_row(MODELS[name]) for name in names if MODELS[name].family == family]
-        head = "| name | pixels | patch | tower | C | activation | licence | source | trained on |"
+        head = "| name | pixels | patch | tower | C | activation | license | source | trained on |"
         rule = "|---|" + "--:|" * 4 + "---|" * 4
         sections.append("\n".join([f"## {family}\n", about, "", head, rule, *rows]))
     return "\n\n".join(sections) + "\n"
@@ -49,7 +49,7 @@ def _row(entry: Entry) -> str:
         entry.width,
         entry.embedding_width,
         entry.activation,
-        entry.licence,
+        entry.license,
         source,
         entry.about,
     )

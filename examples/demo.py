@@ -1,8 +1,8 @@
-"""Ask the sample pictures everything, by the CLIP and the SAM of the package; `make demo` runs this.
+"""Ask the sample images everything, by the CLIP and the SAM of the package; `make demo` runs this.
 
     python examples/demo.py [FOLDER]
 
-Writes the heatmaps of each picture, all of them in one (`demo.png`), and one picture of every other task, and
+Writes the heatmaps of each image, all of them in one (`demo.png`), and one image of every other task, and
 says at the end which file shows what. Nothing is downloaded.
 """
 
@@ -30,18 +30,18 @@ def main() -> None:
     """Draw everything and say where it is."""
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
     warnings.formatwarning = lambda message, *_, **__: f"  {message}\n"  # without the place in the code
-    print("Asking the sample pictures ...")
+    print("Asking the sample images ...")
     shown = draw_all(out)
     print(f"\nIn the folder {out.resolve()}:\n")
     widest = max(map(len, shown))
     for name, what in shown.items():
         print(f"  {name:<{widest}}  {what}")
     command = Path(sys.executable).with_name("clip-surgery")
-    print(f"\nA picture of your own: {command} explain PICTURE --text 'one thing' --text 'another'")
+    print(f"\nA image of your own: {command} explain IMAGE --text 'one thing' --text 'another'")
 
 
 def draw_all(out: Path) -> dict[str, str]:
-    """Write all pictures to a folder; returned is what each file shows, by its name."""
+    """Write all images to a folder; returned is what each file shows, by its name."""
     out.mkdir(parents=True, exist_ok=True)
     disable_progress_bar()
     clip = create_model("clip_vit_tiny.scenes")
@@ -49,7 +49,7 @@ def draw_all(out: Path) -> dict[str, str]:
     words = load_sprites().concepts
     heatmaps = dict(draw_heatmaps(clip, texts_of, words, out))
     below_each_other([out / name for name in heatmaps]).save(out / "demo.png")
-    shown = {"demo.png": f"the heatmaps of all {len(heatmaps)} pictures", **heatmaps}
+    shown = {"demo.png": f"the heatmaps of all {len(heatmaps)} images", **heatmaps}
     sam = load_sam("sam_tiny.scenes")
     for step in walk(clip, sam, SAMPLES / SAMPLE, texts_of[SAMPLE], words):
         step.figure.savefig(out / f"{step.name}.png")
@@ -60,7 +60,7 @@ def draw_all(out: Path) -> dict[str, str]:
 def draw_heatmaps(
     clip: CLIPSurgery, texts_of: Mapping[str, Sequence[str]], words: Sequence[str], out: Path
 ) -> Iterator[tuple[str, str]]:
-    """Write a panel for each picture: itself, then a heatmap for each of its texts."""
+    """Write a panel for each image: itself, then a heatmap for each of its texts."""
     for name, texts in texts_of.items():
         # What all texts share is told best from many: the other words this CLIP knows join the class set.
         result = clip.explain(SAMPLES / name, texts, background=[word for word in words if word not in texts])
@@ -69,14 +69,14 @@ def draw_heatmaps(
 
 
 def below_each_other(panels: Sequence[Path]) -> Image.Image:
-    """One picture of all panels at half their size, on white."""
-    pictures = [Image.open(panel).convert("RGB") for panel in panels]
-    width, height = max(picture.width for picture in pictures), sum(picture.height for picture in pictures)
+    """One image of all panels at half their size, on white."""
+    images = [Image.open(panel).convert("RGB") for panel in panels]
+    width, height = max(image.width for image in images), sum(image.height for image in images)
     sheet = Image.new("RGB", (width, height), "white")
     top = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, top))
-        top += picture.height
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height
     return sheet.reduce(2)
 
 

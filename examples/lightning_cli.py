@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from lightning.pytorch.cli import ArgsType, LightningCLI
 
-from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor
+from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor
 
 
 def main(arguments: ArgsType = None) -> None:
     """Run what the arguments say, those of the command line if there are none."""
-    LightningCLI(SurgeryPredictor, PictureDataModule, args=arguments)
+    LightningCLI(SurgeryPredictor, ImageDataModule, args=arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A walk through everything that can be asked of a picture: each step is a few calls of the library.
+"""A walk through everything that can be asked of an image: each step is a few calls of the library.
 
-The picture is one of the samples; its heatmaps are the first step, and every later step starts from them or
+The image is one of the samples; its heatmaps are the first step, and every later step starts from them or
 from what was found before.
 """
 
@@ -24,7 +24,7 @@ from clip_surgery_hub.sam.prompts import prompts_of
 
 SAMPLE = "scene_4.png"
 ABSENT = "pizza"  # what the sample does not show
-SIZE = 112  # of the pictures as they are read: finer points than at this CLIP's own 80 pixels
+SIZE = 112  # of the images as they are read: finer points than at this CLIP's own 80 pixels
 GROUNDS = ("cloth", "tiles", "wall", "clutter")  # what may lie behind the things
 CAPTION = "a fish above a briefcase"
 
@@ -38,57 +38,59 @@ class Step(NamedTuple):
 
 
 def walk(
-    clip: CLIPSurgery, sam: Sam, picture: Path, texts: Sequence[str], words: Sequence[str]
+    clip: CLIPSurgery, sam: Sam, image: Path, texts: Sequence[str], words: Sequence[str]
 ) -> Iterator[Step]:
-    """Ask one picture everything.
+    """Ask one image everything.
 
     Args:
         clip: the checkpoint.
-        sam: the segmenter.
-        picture: the sample.
+        sam: the segmentation model.
+        image: the sample.
         texts: the three things that it shows.
-        words: every word that the checkpoint knows; the more a class set has, the better it tells them apart.
+        words: every word that the checkpoint knows; the more in a class set, the better.
     """
     _, second, third = texts
     asked = [*texts, ABSENT]
     others = [word for word in words if word not in asked]
-    explanation = clip.explain(picture, asked, background=others, size=SIZE)
+    explanation = clip.explain(image, asked, background=others, size=SIZE)
 
     prompts = prompts_of(explanation, [[text] for text in asked])
     yield Step(
-        "points", f"places on and off each text; none for {ABSENT}", plot_prompts(explanation, prompts)
+        "points",
+        f"positive and negative points of each text; none for {ABSENT}",
+        plot_prompts(explanation, prompts),
     )
 
     one, _ = cut_out(explanation, sam, [[second]])
     yield Step("mask", f"the mask of {second}: its points prompt SAM", one)
     many, found = cut_out(explanation, sam, [[text] for text in texts])
-    yield Step("masks", "a mask of each text, the picture encoded once", many)
+    yield Step("masks", "a mask of each text, the image encoded once", many)
     combined, _ = cut_out(explanation, sam, [[second, third]])
     yield Step("combined", f'one mask of two texts, "{second}+{third}"', combined)
 
-    segments = clip.explain(picture, texts, background=GROUNDS)
+    segments = clip.explain(image, texts, background=GROUNDS)
     (index_map,) = segments.segment()
     yield Step(
         "segments",
         "the best text of every pixel, background texts among them",
-        plot_segments(segments.pictures[0], index_map, [*segments.texts, *segments.background]),
+        plot_segments(segments.images[0], index_map, [*segments.texts, *segments.background]),
     )
 
-    everything = clip.explain(picture, words)
+    everything = clip.explain(image, words)
     (labels,) = everything.labels(top_k=6)
     yield Step(
         "labels",
-        f"which of {len(words)} words the picture shows",
+        f"which of {len(words)} words the image shows",
         plot_labels(everything, labels),
     )
 
-    sentence = clip.sentence(picture, CAPTION)
-    yield Step("sentence", "which words of a caption it answers to, and where", sentence.plot()[0].figure)
+    sentence = clip.sentence(image, CAPTION)
+    yield Step("sentence", "which words of a caption it responds to, and where", sentence.plot()[0].figure)
 
     patch = highest_patch(explanation.similarity[0][texts.index(second)], found[second].numpy())
-    attention = attention_analysis(clip, picture, patch=patch, mask=found[second], size=SIZE)
+    attention = attention_analysis(clip, image, patch=patch, mask=found[second], size=SIZE)
     yield Step("attention", f"where a patch on {second} attends to: raw CLIP and surgery", attention.plot())
-    redundancy = redundancy_analysis(clip, picture, words, masks=[found])
+    redundancy = redundancy_analysis(clip, image, words, masks=[found])
     yield Step(
         "redundancy", "what all texts have in common, and the maps before and after", redundancy.plot()
     )
@@ -100,5 +102,5 @@ def cut_out(
     """The figure of the masks of texts or combinations of texts, and the masks ``[H, W]`` by their names."""
     prompts = prompts_of(explanation, combinations, keep_absent=True)  # the sample is known to show them
     found = masks(explanation, sam, points=[[prompt.points for prompt in prompts]])
-    figure = plot_masks(explanation.pictures[0], prompts, found.masks[0], found.scores[0])
+    figure = plot_masks(explanation.images[0], prompts, found.masks[0], found.scores[0])
     return figure, dict(zip((prompt.name for prompt in prompts), found.masks[0], strict=True))

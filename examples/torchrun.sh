@@ -1,5 +1,5 @@
 #!/bin/bash
-# Explain pictures on several machines without a scheduler: start this on each of them, with its own NODE_RANK.
+# Explain images on several machines without a scheduler: start this on each of them, with its own NODE_RANK.
 #
 #   MASTER_ADDR=first-machine NODE_RANK=0 examples/torchrun.sh DATA --text-file labels.txt --out RUN
 #   MASTER_ADDR=first-machine NODE_RANK=1 examples/torchrun.sh DATA --text-file labels.txt --out RUN
@@ -12,8 +12,8 @@
 # MASTER_PORT  a free port of it                             (29500)
 # NODE_RANK    number of this machine, from 0
 #
-# torchrun ends with 0 if all is done and all pictures could be read. Otherwise it ends with 1, and its report names
-# the exit code of a rank: 1 done, but some pictures could not be read; 75 stopped early in good order; 2 wrong input.
+# torchrun ends with 0 if all is done and all images could be read. Otherwise it ends with 1, and its report names
+# the exit code of a rank: 1 done, but some images could not be read; 75 stopped early in good order; 2 wrong input.
 # After SIGTERM it names the signal instead, when the ranks have written everything. Started again, the same command
 # goes on.
 set -euo pipefail

@@ -59,8 +59,8 @@ def write_siglip(folder: Path) -> None:
 
 def write_open_clip(folder: Path) -> None:
     model_cfg = CASES["ViT-B-16"]
-    normalise = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
-    write_folder(folder, model_cfg, open_clip_model(model_cfg).state_dict(), preprocess_cfg=normalise)
+    normalize = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    write_folder(folder, model_cfg, open_clip_model(model_cfg).state_dict(), preprocess_cfg=normalize)
 
 
 FORMATS: dict[str, Callable[[Path], None]] = {

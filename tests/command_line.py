@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a checkpoint, a working folder with pictures, a way to run."""
+"""What the tests of the command line share: a checkpoint, a working folder with images, a way to run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,34 +40,34 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with two pictures in `pictures`: a.png (60 x 40) and b.jpg (30 x 50)."""
+    """A working folder with two images in `images`: a.png (60 x 40) and b.jpg (30 x 50)."""
     random = np.random.default_rng(0)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for name, size in (("a.png", (40, 60, 3)), ("b.jpg", (50, 30, 3))):
-        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "pictures" / name)
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "images" / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Answer]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process."""
 
-    def command(*arguments: object) -> Answer:
+    def command(*arguments: object) -> CommandResult:
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             app([str(argument) for argument in arguments], prog_name="clip-surgery")
-        return Answer(int(end.value.code or 0), *capsys.readouterr())
+        return CommandResult(int(end.value.code or 0), *capsys.readouterr())
 
     return command
 

@@ -73,7 +73,7 @@ def golden_clip() -> CLIPModel:
 
 @pytest.fixture
 def tiny_clip() -> CLIPModel:
-    """A random CLIP to operate on: 4 vision blocks, width 64, patch 8, 32 px (4 x 4 patches), projection 32.
+    """A random CLIP to modify: 4 vision blocks, width 64, patch 8, 32 px (4 x 4 patches), projection 32.
 
     Biases and norms are random too, so that a formula which forgets one of them gives other numbers.
     """

@@ -1,7 +1,7 @@
 """A Hugging Face Hub on loopback, as far as pushing and loading models asks for it, from the public formats.
 
 It keeps whole commits of repositories in memory, large files by their digest, and knows who may write.
-Errors bear the headers by which the client of the hub tells them apart.
+Errors bear the headers by which the client of the hub distinguishes them.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Data sets of three pictures, each in the layout and the encodings of a real one, with the truth beside."""
+"""Data sets of three images, each in the layout and the encodings of a real one, with the truth beside."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Miniature:
         key: what it is opened by.
         path: the folder to be given.
         names: of the samples, in order.
-        pictures: uint8 ``[H, W, 3]`` each.
+        images: uint8 ``[H, W, 3]`` each.
         truth: the class of each pixel each, or the labels bool ``[T]`` each where there are no masks.
         needed: files and folders without which it cannot be opened.
         split: None for the usual one.
@@ -42,23 +42,23 @@ class Miniature:
     key: str
     path: Path
     names: tuple[str, ...]
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
     truth: tuple[np.ndarray, ...]
     needed: tuple[str, ...]
     split: str | None = None
 
 
-def draw_pictures(seed: int) -> tuple[np.ndarray, ...]:
-    """Plain coloured quarters, which JPEG keeps."""
+def draw_images(seed: int) -> tuple[np.ndarray, ...]:
+    """Plain colored quarters, which JPEG keeps."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for height, width in SIZES:
-        picture = np.empty((height, width, 3), np.uint8)
+        image = np.empty((height, width, 3), np.uint8)
         for rows in (slice(0, height // 2), slice(height // 2, None)):
             for columns in (slice(0, width // 2), slice(width // 2, None)):
-                picture[rows, columns] = rng.integers(0, 256, 3)
-        pictures.append(picture)
-    return tuple(pictures)
+                image[rows, columns] = rng.integers(0, 256, 3)
+        images.append(image)
+    return tuple(images)
 
 
 def draw_raw(seed: int, numbers: Sequence[int]) -> list[np.ndarray]:
@@ -88,8 +88,8 @@ def save(file: Path, content: Image.Image | np.ndarray | str | bytes, **options:
 
 def palette_png(raw: np.ndarray) -> Image.Image:
     image = Image.fromarray(raw.astype(np.uint8))
-    colours = np.random.default_rng(3).integers(0, 256, 768)
-    image.putpalette(colours.tolist())
+    colors = np.random.default_rng(3).integers(0, 256, 768)
+    image.putpalette(colors.tolist())
     assert image.mode == "P"
     return image
 
@@ -112,13 +112,13 @@ def mat_file(variables: dict[str, np.ndarray], *, compressed: bool = True) -> by
 
 
 def voc2012(folder: Path, key: str = "voc2012") -> Miniature:
-    names, pictures = ("2007_000033", "2007_000042", "2011_003256"), draw_pictures(0)
+    names, images = ("2007_000033", "2007_000042", "2011_003256"), draw_images(0)
     raw = draw_raw(0, [*range(21), 255])
     root = folder / "VOCdevkit" / "VOC2012"
-    for name, picture, mask in zip(names, pictures, raw, strict=True):
-        save(root / f"JPEGImages/{name}.jpg", picture)
+    for name, image, mask in zip(names, images, raw, strict=True):
+        save(root / f"JPEGImages/{name}.jpg", image)
         save(root / f"SegmentationClass/{name}.png", palette_png(mask))
-    save(root / "JPEGImages/2008_000001.jpg", pictures[0])  # of another split
+    save(root / "JPEGImages/2008_000001.jpg", images[0])  # of another split
     save(root / "ImageSets/Segmentation/val.txt", "".join(f"{name}\n" for name in names))
     if key == "voc2012":
         truth = [np.where(mask == 255, VOID, np.where(mask == 0, NO_CLASS, mask - 1)) for mask in raw]
@@ -126,32 +126,32 @@ def voc2012(folder: Path, key: str = "voc2012") -> Miniature:
         truth = [np.where(mask == 255, VOID, mask) for mask in raw]
     needed = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/val.txt")
     return Miniature(
-        key, folder, names, pictures, tuple(truth), tuple(f"VOCdevkit/VOC2012/{part}" for part in needed)
+        key, folder, names, images, tuple(truth), tuple(f"VOCdevkit/VOC2012/{part}" for part in needed)
     )
 
 
 def context_png(folder: Path, key: str = "context59") -> Miniature:
-    names, pictures = ("2008_000002", "2008_000003", "2010_006086"), draw_pictures(1)
+    names, images = ("2008_000002", "2008_000003", "2010_006086"), draw_images(1)
     raw = draw_raw(1, range(60))
     root = folder / "VOCdevkit" / "VOC2010"
-    for name, picture, mask in zip(names, pictures, raw, strict=True):
-        save(root / f"JPEGImages/{name}.jpg", picture)
+    for name, image, mask in zip(names, images, raw, strict=True):
+        save(root / f"JPEGImages/{name}.jpg", image)
         save(root / f"SegmentationClassContext/{name}.png", mask.astype(np.uint8))
     save(root / "ImageSets/SegmentationContext/val.txt", "".join(f"{name}\n" for name in names))
     truth = [np.where(mask == 0, NO_CLASS, mask - 1) if key == "context59" else mask for mask in raw]
     needed = tuple(
         f"VOCdevkit/VOC2010/{part}" for part in ("JPEGImages", "ImageSets/SegmentationContext/val.txt")
     )
-    return Miniature(key, folder, names, pictures, tuple(truth), needed)
+    return Miniature(key, folder, names, images, tuple(truth), needed)
 
 
 def context_mat(folder: Path, key: str = "context59") -> Miniature:
     """The numbers of six of the classes, and of some of the other 400: 0, 1, 431 and 459."""
-    names, pictures = ("2008_000002", "2008_000003", "2010_006086"), draw_pictures(2)
+    names, images = ("2008_000002", "2008_000003", "2010_006086"), draw_images(2)
     raw = draw_raw(2, [*CONTEXT_PLACES, 0, 1, 431, 459])
     root = folder / "VOCdevkit" / "VOC2010"
-    for number, (name, picture, mask) in enumerate(zip(names, pictures, raw, strict=True)):
-        save(root / f"JPEGImages/{name}.jpg", picture)
+    for number, (name, image, mask) in enumerate(zip(names, images, raw, strict=True)):
+        save(root / f"JPEGImages/{name}.jpg", image)
         variables = {"Other": np.ones((2, 3)), "LabelMap": mask}
         save(root / f"trainval/{name}.mat", mat_file(variables, compressed=number != 1))
     save(root / "ImageSets/Main/val.txt", "".join(f"{name}\n" for name in names))
@@ -162,7 +162,7 @@ def context_mat(folder: Path, key: str = "context59") -> Miniature:
             found[mask == number] = place + first
     needed = ("JPEGImages", "trainval", "ImageSets/Main/val.txt")
     return Miniature(
-        key, folder, names, pictures, tuple(truth), tuple(f"VOCdevkit/VOC2010/{part}" for part in needed)
+        key, folder, names, images, tuple(truth), tuple(f"VOCdevkit/VOC2010/{part}" for part in needed)
     )
 
 
@@ -180,9 +180,9 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 
 def coco_instances(numbers: Sequence[int]) -> tuple[dict[str, object], list[list[tuple[int, np.ndarray]]]]:
-    """A file of instances, and what it shows: (class of 80, mask) per picture, from below to above.
+    """A file of instances, and what it shows: (class of 80, mask) per image, from below to above.
 
-    The first picture has two polygons that overlap and a crowd, listed last and painted first; the second
+    The first image has two polygons that overlap and a crowd, listed last and painted first; the second
     one a compressed mask and an instance of two polygons; the third one nothing.
     """
     (h0, w0), (h1, w1), _ = SIZES
@@ -210,14 +210,14 @@ def coco_instances(numbers: Sequence[int]) -> tuple[dict[str, object], list[list
     rows = [
         {
             "id": number,
-            "image_id": numbers[picture],
+            "image_id": numbers[image],
             "category_id": ids[label],
             "segmentation": outline,
             "iscrowd": crowded,
             "area": 1.0,
             "bbox": [0, 0, 1, 1],
         }
-        for number, (picture, label, outline, crowded) in enumerate(annotations)
+        for number, (image, label, outline, crowded) in enumerate(annotations)
     ]
     images = [
         {"id": number, "file_name": f"{number:012d}.jpg", "height": height, "width": width}
@@ -237,7 +237,7 @@ def coco_instances(numbers: Sequence[int]) -> tuple[dict[str, object], list[list
 
 
 def coco_object_json(folder: Path) -> Miniature:
-    numbers, pictures = (139, 285, 632), draw_pictures(3)
+    numbers, images = (139, 285, 632), draw_images(3)
     content, shown = coco_instances(numbers)
     save(folder / "annotations/instances_val2017.json", json.dumps(content))
     truth = [np.zeros(size, int) for size in SIZES]
@@ -245,28 +245,28 @@ def coco_object_json(folder: Path) -> Miniature:
         for label, mask in instances:
             found[mask] = label + 1
     names = tuple(f"{number:012d}" for number in numbers)
-    for name, picture in zip(names, pictures, strict=True):
-        save(folder / f"images/val2017/{name}.jpg", picture)
+    for name, image in zip(names, images, strict=True):
+        save(folder / f"images/val2017/{name}.jpg", image)
     needed = ("images/val2017", "annotations/instances_val2017.json")
-    return Miniature("coco_object", folder, names, pictures, tuple(truth), needed)
+    return Miniature("coco_object", folder, names, images, tuple(truth), needed)
 
 
 def coco_object_png(folder: Path) -> Miniature:
-    names, pictures = tuple(f"{number:012d}" for number in (139, 285, 632)), draw_pictures(4)
+    names, images = tuple(f"{number:012d}" for number in (139, 285, 632)), draw_images(4)
     raw = draw_raw(4, range(81))
-    for name, picture, mask in zip(names, pictures, raw, strict=True):
-        save(folder / f"val2017/{name}.jpg", picture)
+    for name, image, mask in zip(names, images, raw, strict=True):
+        save(folder / f"val2017/{name}.jpg", image)
         save(folder / f"annotations/val2017/{name}_instanceTrainIds.png", mask.astype(np.uint8))
         save(folder / f"annotations/val2017/{name}.png", np.full_like(mask, 181, np.uint8))
-    return Miniature("coco_object", folder, names, pictures, tuple(raw), ("val2017",))
+    return Miniature("coco_object", folder, names, images, tuple(raw), ("val2017",))
 
 
 def coco_stuff(folder: Path, key: str = "coco_stuff", masks: str = "stuffthingmaps") -> Miniature:
-    names, pictures = tuple(f"{number:012d}" for number in (139, 285, 632)), draw_pictures(5)
+    names, images = tuple(f"{number:012d}" for number in (139, 285, 632)), draw_images(5)
     numbers = [number - 1 for number in range(1, 183) if number not in COCO_STUFF_REMOVED]
     raw = draw_raw(5, [*numbers, 255])
-    for name, picture, mask in zip(names, pictures, raw, strict=True):
-        save(folder / f"images/val2017/{name}.jpg", picture)
+    for name, image, mask in zip(names, images, raw, strict=True):
+        save(folder / f"images/val2017/{name}.jpg", image)
         save(folder / f"{masks}/val2017/{name}.png", mask.astype(np.uint8))
         save(folder / f"{masks}/val2017/{name}_labelTrainIds.png", np.zeros((2, 2), np.uint8))
     if key == "coco_stuff":
@@ -274,7 +274,7 @@ def coco_stuff(folder: Path, key: str = "coco_stuff", masks: str = "stuffthingma
     else:
         table = {number: coco_stuff27_class(number) for number in numbers}
     truth = [np.vectorize(lambda number: table.get(number, VOID))(mask) for mask in raw]
-    return Miniature(key, folder, names, pictures, tuple(truth), ("images/val2017", f"{masks}/val2017"))
+    return Miniature(key, folder, names, images, tuple(truth), ("images/val2017", f"{masks}/val2017"))
 
 
 # COCO's supercategories of things: from which value of the stuffthingmaps on, and their places in the 27.
@@ -300,52 +300,50 @@ def coco_stuff27_class(value: int) -> int:
 
 
 def ade20k(folder: Path) -> Miniature:
-    names, pictures = tuple(f"ADE_val_{number:08d}" for number in (1, 2, 3)), draw_pictures(6)
+    names, images = tuple(f"ADE_val_{number:08d}" for number in (1, 2, 3)), draw_images(6)
     raw = draw_raw(6, range(151))
     root = folder / "ADEChallengeData2016"
-    for name, picture, mask in zip(names, pictures, raw, strict=True):
-        save(root / f"images/validation/{name}.jpg", picture)
+    for name, image, mask in zip(names, images, raw, strict=True):
+        save(root / f"images/validation/{name}.jpg", image)
         save(root / f"annotations/validation/{name}.png", mask.astype(np.uint8))
     truth = tuple(np.where(mask == 0, NO_CLASS, mask - 1) for mask in raw)
     needed = tuple(f"ADEChallengeData2016/{part}/validation" for part in ("annotations", "images"))
-    return Miniature("ade20k", folder, names, pictures, truth, needed)
+    return Miniature("ade20k", folder, names, images, truth, needed)
 
 
 def cityscapes(folder: Path) -> Miniature:
     names = ("frankfurt_000000_000294", "frankfurt_000001_002512", "lindau_000000_000019")
-    pictures, raw = draw_pictures(7), draw_raw(7, range(34))
-    for name, picture, mask in zip(names, pictures, raw, strict=True):
+    images, raw = draw_images(7), draw_raw(7, range(34))
+    for name, image, mask in zip(names, images, raw, strict=True):
         city = name.partition("_")[0]
-        save(folder / f"leftImg8bit/val/{city}/{name}_leftImg8bit.png", picture)
+        save(folder / f"leftImg8bit/val/{city}/{name}_leftImg8bit.png", image)
         save(folder / f"gtFine/val/{city}/{name}_gtFine_labelIds.png", mask.astype(np.uint8))
         save(folder / f"gtFine/val/{city}/{name}_gtFine_instanceIds.png", mask.astype(np.uint16) * 1000)
         save(folder / f"gtFine/val/{city}/{name}_gtFine_polygons.json", "{}")
     table = {number: place for place, number in enumerate(CITYSCAPES_IDS)} | dict.fromkeys(range(4), VOID)
     truth = tuple(np.vectorize(lambda number: table.get(number, NO_CLASS))(mask) for mask in raw)
-    return Miniature("cityscapes", folder, names, pictures, truth, ("leftImg8bit/val", "gtFine/val"))
+    return Miniature("cityscapes", folder, names, images, truth, ("leftImg8bit/val", "gtFine/val"))
 
 
 def imagenet_s(folder: Path, split: str = "919") -> Miniature:
     names = tuple(f"ILSVRC2012_val_{number:08d}" for number in (293, 2138, 1000))
-    pictures, raw = draw_pictures(8), draw_raw(8, [*range(int(split) + 1), 1000])
+    images, raw = draw_images(8), draw_raw(8, [*range(int(split) + 1), 1000])
     root = folder / f"ImageNetS{split}"
-    for name, picture, mask, wnid in zip(
-        names, pictures, raw, ("n01440764",) * 2 + ("n15075141",), strict=True
-    ):
-        save(root / f"validation/{wnid}/{name}.JPEG", picture)
-        colours = np.stack([mask % 256, mask // 256, np.zeros_like(mask)], -1).astype(np.uint8)
-        save(root / f"validation-segmentation/{wnid}/{name}.png", colours)
+    for name, image, mask, wnid in zip(names, images, raw, ("n01440764",) * 2 + ("n15075141",), strict=True):
+        save(root / f"validation/{wnid}/{name}.JPEG", image)
+        colors = np.stack([mask % 256, mask // 256, np.zeros_like(mask)], -1).astype(np.uint8)
+        save(root / f"validation-segmentation/{wnid}/{name}.png", colors)
     truth = tuple(np.where(mask == 1000, VOID, mask) for mask in raw)
     needed = tuple(f"ImageNetS{split}/{part}" for part in ("validation", "validation-segmentation"))
-    return Miniature("imagenet_s", folder, names, pictures, truth, needed, split)
+    return Miniature("imagenet_s", folder, names, images, truth, needed, split)
 
 
 def nus_wide(folder: Path, concepts: Sequence[str]) -> Miniature:
     places = ("actor\\0001_2124494179.jpg", "actor\\0002_174174086.jpg", "zoos\\0705_345073351.jpg")
-    pictures = draw_pictures(9)
+    images = draw_images(9)
     labels = np.random.default_rng(9).random((3, 81)) < 0.3
-    for place, picture in zip(places, pictures, strict=True):
-        save(folder / "Flickr" / place.replace("\\", "/"), picture)
+    for place, image in zip(places, images, strict=True):
+        save(folder / "Flickr" / place.replace("\\", "/"), image)
     save(folder / "ImageList/TestImagelist.txt", "".join(f"{place}\r\n" for place in places).encode())
     for number, concept in enumerate(concepts):
         column = "".join(f"{int(label)}\r\n" for label in labels[:, number])
@@ -359,11 +357,11 @@ def nus_wide(folder: Path, concepts: Sequence[str]) -> Miniature:
         "Groundtruth/TrainTestLabels",
         "Groundtruth/TrainTestLabels/Labels_elk_Test.txt",
     )
-    return Miniature("nus_wide", folder, names, pictures, tuple(labels), needed)
+    return Miniature("nus_wide", folder, names, images, tuple(labels), needed)
 
 
 def coco_multilabel(folder: Path, split: str = "val2014") -> Miniature:
-    numbers, pictures = (42, 73, 74), draw_pictures(10)
+    numbers, images = (42, 73, 74), draw_images(10)
     content, shown = coco_instances(numbers)
     if split == "val2014":
         for image in content["images"]:
@@ -375,10 +373,10 @@ def coco_multilabel(folder: Path, split: str = "val2014") -> Miniature:
     names = tuple(
         f"COCO_val2014_{number:012d}" if split == "val2014" else f"{number:012d}" for number in numbers
     )
-    for name, picture in zip(names, pictures, strict=True):
-        save(folder / f"{split}/{name}.jpg", picture)
+    for name, image in zip(names, images, strict=True):
+        save(folder / f"{split}/{name}.jpg", image)
     needed = (split, f"annotations/instances_{split}.json")
-    return Miniature("coco_multilabel", folder, names, pictures, tuple(labels), needed, split)
+    return Miniature("coco_multilabel", folder, names, images, tuple(labels), needed, split)
 
 
 # Concepts81.txt of NUS-WIDE.

@@ -42,13 +42,13 @@ def encoded(image, kind, **options):
     return file.getvalue()
 
 
-def colours(number):
-    """Another picture ``[16, 24, 3]`` for each number."""
+def colors(number):
+    """Another image ``[16, 24, 3]`` for each number."""
     return np.random.default_rng(number).integers(0, 256, (16, 24, 3)).astype(np.uint8)
 
 
 def plain(number):
-    """One colour, which survives JPEG."""
+    """One color, which survives JPEG."""
     return np.full((16, 24, 3), (20 * (number % 10) + 30, 200 - 10 * number % 100, 90), np.uint8)
 
 
@@ -58,12 +58,12 @@ def half(data):
 
 # Name of the kind -> (suffix, what to write for a number, the error's kind). With a path it writes itself.
 BROKEN = {
-    "truncated jpeg": (".jpg", lambda n: half(encoded(Image.fromarray(colours(n)), "JPEG")), "damaged"),
-    "truncated png": (".png", lambda n: half(encoded(Image.fromarray(colours(n)), "PNG")), "damaged"),
-    "truncated header": (".jpg", lambda n: encoded(Image.fromarray(colours(n)), "JPEG")[: 20 + n], None),
+    "truncated jpeg": (".jpg", lambda n: half(encoded(Image.fromarray(colors(n)), "JPEG")), "damaged"),
+    "truncated png": (".png", lambda n: half(encoded(Image.fromarray(colors(n)), "PNG")), "damaged"),
+    "truncated header": (".jpg", lambda n: encoded(Image.fromarray(colors(n)), "JPEG")[: 20 + n], None),
     "empty": (".jpg", lambda n: b"", "empty"),
-    "text as jpg": (".jpg", lambda n: f"this is no picture, number {n}".encode(), "not_a_picture"),
-    "html": (".png", lambda n: b"<!doctype html><html><body>404 not found</body></html>", "not_a_picture"),
+    "text as jpg": (".jpg", lambda n: f"this is no image, number {n}".encode(), "not_an_image"),
+    "html": (".png", lambda n: b"<!doctype html><html><body>404 not found</body></html>", "not_an_image"),
     "png bomb": (".png", lambda n: declared_png(60000 + n, 60000), "too_large"),
     "png that PIL only warns of": (".png", lambda n: declared_png(10000 + n, 9500), "too_large"),
     "bmp bomb": (".bmp", lambda n: declared_bmp(40000 + n, 40000), "too_large"),
@@ -77,7 +77,7 @@ BROKEN = {
         lambda n: encoded(Image.fromarray(np.full((16, 24), 7.0 + n, np.float32)), "TIFF"),
         "bad_values",
     ),
-    "names with spaces and non-ASCII": (".jpeg", lambda n: b"\xff\xd8\xff nothing more", "not_a_picture"),
+    "names with spaces and non-ASCII": (".jpeg", lambda n: b"\xff\xd8\xff nothing more", "not_an_image"),
 }
 
 
@@ -86,9 +86,9 @@ def cmyk(n):
 
 
 def sixteen_bit(n):
-    grey = colours(n)[:, :, 0]
-    data = encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG")
-    return data, np.repeat(grey[:, :, None], 3, axis=2)
+    gray = colors(n)[:, :, 0]
+    data = encoded(Image.fromarray(gray.astype(np.uint16) * 257), "PNG")
+    return data, np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def animated(kind):
@@ -103,8 +103,8 @@ def animated(kind):
 def turned(n):
     exif = Image.Exif()
     exif[0x0112] = 6
-    stored = Image.fromarray(np.ascontiguousarray(np.rot90(colours(n), 1)))
-    return encoded(stored, "PNG", exif=exif), colours(n)
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(colors(n), 1)))
+    return encoded(stored, "PNG", exif=exif), colors(n)
 
 
 def clear_palette(n):
@@ -115,19 +115,19 @@ def clear_palette(n):
 
 
 def one_bit(n):
-    black_and_white = colours(n)[:, :, 0] > 127
+    black_and_white = colors(n)[:, :, 0] > 127
     wanted = np.repeat(black_and_white[:, :, None], 3, axis=2).astype(np.uint8) * 255
     return encoded(Image.fromarray(black_and_white), "PNG"), wanted
 
 
 def float_tiff(n):
-    grey = colours(n)[:, :, 0]
-    data = encoded(Image.fromarray(grey.astype(np.float32) / 255), "TIFF")
-    return data, np.repeat(grey[:, :, None], 3, axis=2)
+    gray = colors(n)[:, :, 0]
+    data = encoded(Image.fromarray(gray.astype(np.float32) / 255), "TIFF")
+    return data, np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def as_png(n):
-    return encoded(Image.fromarray(colours(n)), "PNG"), colours(n)
+    return encoded(Image.fromarray(colors(n)), "PNG"), colors(n)
 
 
 # Name of the kind -> (name of the file, its bytes and the pixels that are read).
@@ -142,7 +142,7 @@ ODD = {
     "one bit": ("{}.png", one_bit),
     "float tiff": ("{}.tiff", float_tiff),
     "name with spaces and non-ASCII": ("päth of 図 {} 'a\\b.PNG", as_png),
-    "folder named as a picture": ("{}.jpg/inside.png", as_png),
+    "folder named as an image": ("{}.jpg/inside.png", as_png),
 }
 
 
@@ -169,4 +169,4 @@ def write_files(folder: Path):
 
 def is_kind(found, wanted):
     """Which check finds what has no beginning, PIL's releases differ in."""
-    return found in ("damaged", "not_a_picture", "empty") if wanted is None else found == wanted
+    return found in ("damaged", "not_an_image", "empty") if wanted is None else found == wanted

@@ -160,7 +160,7 @@ def pixels_for(model_cfg: dict[str, Any]) -> Tensor:
 
 @torch.no_grad()
 def surgery_tokens(model: Any, pixels: Tensor, depth: int) -> Tensor:
-    """Embeddings `[B, 1+N, C]` of the picture and, by v-v attention in the last blocks, of its patches."""
+    """Embeddings `[B, 1+N, C]` of the image and, by v-v attention in the last blocks, of its patches."""
     visual = model.visual
     if hasattr(visual, "attnpool"):
         return _resnet_tokens(visual, pixels)

@@ -1,4 +1,4 @@
-"""A program of its own: what each rank of a Trainer is given, a line per picture and a file per rank.
+"""A program of its own: what each rank of a Trainer is given, a line per image and a file per rank.
 
 Called with a folder to write to, how many ranks and workers, how workers start, the batch size, and what to
 read; a folder after ``stream:`` is that of a saved data set, which is read as a stream of three shards.
@@ -21,8 +21,8 @@ def predict(out, ranks, workers, start, batch_size, sources):
     import torch
     from lightning import LightningModule, Trainer
 
-    from clip_surgery_hub.images.image_transform import PictureReading
-    from clip_surgery_hub.prediction import PictureDataModule
+    from clip_surgery_hub.images.image_transform import ImageTransform
+    from clip_surgery_hub.prediction import ImageDataModule
 
     class KeysToFiles(LightningModule):
         """Appends the keys of every batch to the rank's file, with the width or the kind of the error."""
@@ -30,7 +30,7 @@ def predict(out, ranks, workers, start, batch_size, sources):
         def __init__(self, folder):
             super().__init__()
             self.folder = folder
-            self.reading = PictureReading(size=16, patch=8)
+            self.reading = ImageTransform(size=16, patch=8)
 
         def predict_step(self, batch, batch_index):
             assert batch["pixels"].dtype == torch.uint8 and len(batch["pixels"]) == len(batch["keys"])
@@ -44,7 +44,7 @@ def predict(out, ranks, workers, start, batch_size, sources):
     for number, data in enumerate(sources):
         folder = Path(out) / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        module = PictureDataModule(given(data), batch_size=batch_size, workers=workers)
+        module = ImageDataModule(given(data), batch_size=batch_size, workers=workers)
         strategy = "ddp" if ranks > 1 else "auto"
         trainer = Trainer(
             accelerator="cpu", devices=ranks, strategy=strategy, default_root_dir=folder / "lightning"

@@ -4,23 +4,23 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_surgery_hub.prediction.runs import OUTPUTS, RunFolder, pictures_schema
+from clip_surgery_hub.prediction.runs import OUTPUTS, RunFolder, images_schema
 
 TEXTS = ("bench", "dog")
 BACKGROUND = ("sky",)
 WIDTH = 3
 SETTINGS = {"texts": list(TEXTS), "background": list(BACKGROUND), "outputs": list(OUTPUTS), "width": WIDTH}
-SCHEMA = pictures_schema(OUTPUTS, texts=TEXTS, background=BACKGROUND, width=WIDTH)
-PLAIN = pictures_schema([], texts=TEXTS)
+SCHEMA = images_schema(OUTPUTS, texts=TEXTS, background=BACKGROUND, width=WIDTH)
+PLAIN = images_schema([], texts=TEXTS)
 
 
 def plain_row(key):
-    """A picture without outputs."""
+    """An image without outputs."""
     return {"key": key, "height": 40, "width": 60, "grid_height": 2, "grid_width": 3}
 
 
 def row(key, number=0):
-    """A picture with all outputs; its numbers follow from ``number`` and float16 holds them exactly."""
+    """An image with all outputs; its numbers follow from ``number`` and float16 holds them exactly."""
     return plain_row(key) | {
         "scores": np.array([number, number + 0.5], np.float32),
         "presence": [0.25, 0.75],
@@ -36,14 +36,14 @@ def row(key, number=0):
 
 
 def error_row(key):
-    return {"key": key, "kind": "damaged", "message": f"The picture {key} is damaged; replace it."}
+    return {"key": key, "kind": "damaged", "message": f"The image {key} is damaged; replace it."}
 
 
 def write_run(path: Path, keys, *, errors=(), shard_rows=10, settings=SETTINGS):
     """A run that is done, with all outputs."""
     with RunFolder.open(path, settings) as run:
         sink = run.sink(0, SCHEMA, shard_rows=shard_rows)
-        sink.add("pictures", [row(key, number) for number, key in enumerate(keys)])
+        sink.add("images", [row(key, number) for number, key in enumerate(keys)])
         sink.add("errors", [error_row(key) for key in errors])
         sink.flush()
     return path

@@ -33,19 +33,19 @@ from clip_surgery_hub.analysis import (
 )
 from clip_surgery_hub.analysis.attention_results import KINDS, PARTS
 from clip_surgery_hub.analysis.masks import patch_coverage
-from clip_surgery_hub.analysis.redundancy_result import READINGS
-from clip_surgery_hub.images.image_transform import Normalisation, to_pixels
-from clip_surgery_hub.images.loading import load_picture
+from clip_surgery_hub.analysis.redundancy_result import VARIANTS
+from clip_surgery_hub.images.image_transform import Normalization, to_pixels
+from clip_surgery_hub.images.loading import load_image
 from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 from clip_surgery_hub.towers.activations import recorded_blocks
 from clip_surgery_hub.towers.tower import Tower
 
-MEASURE = Normalisation(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+MEASURE = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 TEXTS = ["bench", "person", "ground", "sky"]
 PROJECTIONS = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
 
 
-def picture(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
+def random_image(height: int = 40, width: int = 60, seed: int = 0) -> np.ndarray:
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 5, 3)).astype(np.uint8)
     return np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
 
@@ -58,7 +58,7 @@ def rectangle(height: int, width: int, rows: slice, columns: slice) -> np.ndarra
 
 def surgeon(model: Any, **options: Any) -> CLIPSurgery:
     return CLIPSurgery(
-        model, tokenizer=letters_tokenizer(), normalisation=MEASURE, name="tiny", device="cpu", **options
+        model, tokenizer=letters_tokenizer(), normalization=MEASURE, name="tiny", device="cpu", **options
     )
 
 
@@ -77,7 +77,7 @@ def plain(tiny_clip: CLIPModel) -> CLIPModel:
 
 
 def pixels_of(image: np.ndarray, size: tuple[int, int] = (32, 48)) -> Tensor:
-    return to_pixels(load_picture(image), size, MEASURE)[None]
+    return to_pixels(load_image(image), size, MEASURE)[None]
 
 
 def hidden_states(plain: CLIPModel, clip: CLIPSurgery, image: np.ndarray) -> list[Tensor]:
@@ -103,7 +103,7 @@ def hidden_states(plain: CLIPModel, clip: CLIPSurgery, image: np.ndarray) -> lis
 def test_query_key_attention_is_what_transformers_itself_attends_with(
     tiny_clip: CLIPModel, plain: CLIPModel, method: str
 ) -> None:
-    image = picture(32, 32)
+    image = random_image(32, 32)
     analysis = attention_analysis(surgeon(tiny_clip, method=method), image, patch=(2, 1))
     with torch.no_grad():
         attentions = plain.vision_model(pixels_of(image, (32, 32)), output_attentions=True).attentions
@@ -115,7 +115,7 @@ def test_query_key_attention_is_what_transformers_itself_attends_with(
 def test_every_kind_of_attention_is_its_formula_taken_number_by_number(
     clip: CLIPSurgery, plain: CLIPModel
 ) -> None:
-    image, patch = picture(), (1, 4)
+    image, patch = random_image(), (1, 4)
     analysis = attention_analysis(clip, image, patch=patch)
     states = hidden_states(plain, clip, image)
     token, size = 1 + patch[0] * 6 + patch[1], 16
@@ -138,7 +138,7 @@ def test_every_kind_of_attention_is_its_formula_taken_number_by_number(
 
 
 def test_maps_are_the_patches_part_of_the_mean_over_the_heads(clip: CLIPSurgery) -> None:
-    analysis = attention_analysis(clip, picture(), patch=(3, 5))
+    analysis = attention_analysis(clip, random_image(), patch=(3, 5))
     for kind in KINDS:
         weights = analysis.weights[kind]
         torch.testing.assert_close(weights.sum(-1), torch.ones(4, 4))
@@ -149,13 +149,13 @@ def test_maps_are_the_patches_part_of_the_mean_over_the_heads(clip: CLIPSurgery)
 
 
 def test_a_point_stands_for_the_patch_it_lies_on(clip: CLIPSurgery) -> None:
-    """Patches of a 40 x 60 picture are 10 x 10 pixels."""
+    """Patches of a 40 x 60 image are 10 x 10 pixels."""
     for point, patch in (((0, 0), (0, 0)), ((59.9, 39.9), (3, 5)), ((10, 9.9), (0, 1)), ((25, 35), (3, 2))):
-        assert attention_analysis(clip, picture(), point=point).patch == patch
+        assert attention_analysis(clip, random_image(), point=point).patch == patch
 
 
 def test_cosines_are_those_of_each_contribution_taken_by_hand(clip: CLIPSurgery, plain: CLIPModel) -> None:
-    image = picture()
+    image = random_image()
     analysis = attention_analysis(clip, image, patch=(0, 0))
     states = hidden_states(plain, clip, image)
     norm, project = plain.vision_model.post_layernorm, plain.visual_projection.weight
@@ -169,8 +169,8 @@ def test_cosines_are_those_of_each_contribution_taken_by_hand(clip: CLIPSurgery,
                 "mlp": states[index + 1] - states[index] - attended,
             }
             for part, update in updates.items():
-                centred = update[0] - update[0].mean(-1, keepdim=True)
-                contribution = (centred * norm.weight) @ project.T
+                centered = update[0] - update[0].mean(-1, keepdim=True)
+                contribution = (centered * norm.weight) @ project.T
                 for number, (row, column) in enumerate(np.ndindex(4, 6), start=1):
                     found = (
                         analysis.cosines_to_cls[part][index, row, column],  # type: ignore[index]
@@ -191,12 +191,12 @@ def test_on_every_checkpoint_that_surgery_takes_the_parts_add_up(name: str) -> N
     first: list[Tensor] = []
     handle = clip.tower.blocks[0].register_forward_pre_hook(lambda _, args: first.append(args[0]))
     with recorded_blocks(clip.tower) as record:
-        clip.encode(picture())
+        clip.encode(random_image())
     handle.remove()
     total = first[0] + sum(record.attended) + sum(record.fed)
     torch.testing.assert_close(total, record.final[0], atol=1e-4, rtol=1e-4)
     before = walk(model)
-    analysis = attention_analysis(clip, picture(), patch=(1, 2), mask=np.ones((40, 60), bool))
+    analysis = attention_analysis(clip, random_image(), patch=(1, 2), mask=np.ones((40, 60), bool))
     assert walk(model) == before
     for kind in KINDS:
         torch.testing.assert_close(analysis.weights[kind].sum(-1), torch.ones(3, 2))
@@ -207,10 +207,10 @@ def test_a_method_that_takes_the_mlp_too_hides_nothing_of_the_original_path(tiny
     from clip_surgery_hub import methods
 
     known = dict(methods.METHODS)
-    before = attention_analysis(surgeon(copy.deepcopy(tiny_clip)), picture(), patch=(0, 0))
+    before = attention_analysis(surgeon(copy.deepcopy(tiny_clip)), random_image(), patch=(0, 0))
     try:
         methods.register_method(methods.Method("with_mlp", methods.mixing.value_value_attention, 4, mlp=True))
-        after = attention_analysis(surgeon(tiny_clip, method="with_mlp"), picture(), patch=(0, 0))
+        after = attention_analysis(surgeon(tiny_clip, method="with_mlp"), random_image(), patch=(0, 0))
     finally:
         methods.method._METHODS.clear()
         methods.method._METHODS.update(known)
@@ -219,9 +219,9 @@ def test_a_method_that_takes_the_mlp_too_hides_nothing_of_the_original_path(tiny
 
 
 def test_half_precision_is_compared_in_single(clip: CLIPSurgery) -> None:
-    exact = attention_analysis(clip, picture(), patch=(1, 1))
+    exact = attention_analysis(clip, random_image(), patch=(1, 1))
     clip.model.to(torch.bfloat16)
-    rounded = attention_analysis(clip, picture(), patch=(1, 1))
+    rounded = attention_analysis(clip, random_image(), patch=(1, 1))
     for kind in KINDS:
         assert rounded.weights[kind].dtype == torch.float32
         torch.testing.assert_close(rounded.weights[kind].sum(-1), torch.ones(4, 4))
@@ -233,7 +233,7 @@ def test_half_precision_is_compared_in_single(clip: CLIPSurgery) -> None:
 
 def test_the_share_is_what_lands_under_the_mask_of_what_lands_on_patches(clip: CLIPSurgery) -> None:
     mask = rectangle(40, 60, slice(10, 30), slice(20, 45))  # rows 1, 2; columns 2, 3 and half of 4
-    analysis = attention_analysis(clip, picture(), patch=(1, 3), mask=mask)
+    analysis = attention_analysis(clip, random_image(), patch=(1, 3), mask=mask)
     assert analysis.coverage is not None
     assert analysis.coverage[1].tolist() == [0, 0, 1, 1, 0.5, 0]
     for kind in KINDS:
@@ -254,7 +254,7 @@ def test_the_share_is_what_lands_under_the_mask_of_what_lands_on_patches(clip: C
 def test_shares_of_a_mask_and_of_the_rest_add_up_to_one(clip: CLIPSurgery) -> None:
     mask = rectangle(40, 60, slice(3, 29), slice(7, 45))
     of_it, of_the_rest = (
-        attention_analysis(clip, picture(), patch=(0, 4), mask=one) for one in (mask, ~mask)
+        attention_analysis(clip, random_image(), patch=(0, 4), mask=one) for one in (mask, ~mask)
     )
     for kind in KINDS:
         whole = of_it.same_object(kind) + of_the_rest.same_object(kind)
@@ -282,7 +282,7 @@ def test_coverage_counts_a_pixel_by_its_part_in_the_patch(
 def test_masks_may_be_tensors_and_whole_numbers(clip: CLIPSurgery) -> None:
     mask = rectangle(40, 60, slice(10, 30), slice(20, 45))
     shares = [
-        attention_analysis(clip, picture(), patch=(1, 3), mask=one).same_object("value_value")
+        attention_analysis(clip, random_image(), patch=(1, 3), mask=one).same_object("value_value")
         for one in (mask, torch.from_numpy(mask), mask.astype(np.uint8), mask.astype(np.float32))
     ]
     for share in shares[1:]:
@@ -290,7 +290,7 @@ def test_masks_may_be_tensors_and_whole_numbers(clip: CLIPSurgery) -> None:
 
 
 def test_averages_are_those_of_every_patch_on_its_object(clip: CLIPSurgery) -> None:
-    images = [picture(40, 60, 0), picture(48, 32, 1), picture(40, 60, 2)]
+    images = [random_image(40, 60, 0), random_image(48, 32, 1), random_image(40, 60, 2)]
     masks: list[Any] = [
         [rectangle(40, 60, slice(0, 12), slice(0, 27)), rectangle(40, 60, slice(30, 40), slice(33, 60))],
         [rectangle(48, 32, slice(3, 4), slice(3, 4))],  # covers no patch by half: not counted
@@ -335,34 +335,34 @@ def test_averages_are_those_of_every_patch_on_its_object(clip: CLIPSurgery) -> N
 
 
 def attend(clip: CLIPSurgery) -> object:
-    return attention_analysis(clip, picture(), patch=(1, 1))
+    return attention_analysis(clip, random_image(), patch=(1, 1))
 
 
 def compare(clip: CLIPSurgery) -> object:
-    return redundancy_analysis(clip, picture(), TEXTS)
+    return redundancy_analysis(clip, random_image(), TEXTS)
 
 
-@pytest.mark.parametrize("analyse", [attend, compare])
+@pytest.mark.parametrize("analyze", [attend, compare])
 @pytest.mark.parametrize("method", ["clip_surgery", "none"])
 def test_nothing_is_left_on_the_model(
-    tiny_clip: CLIPModel, method: str, analyse: Callable[[CLIPSurgery], object]
+    tiny_clip: CLIPModel, method: str, analyze: Callable[[CLIPSurgery], object]
 ) -> None:
     clip = surgeon(tiny_clip, method=method)
     tiny_clip.vision_model.encoder.layers[3].register_forward_hook(lambda *_: None)
     before = walk(tiny_clip)
-    analyse(clip)
+    analyze(clip)
     assert walk(tiny_clip) == before
 
 
-@pytest.mark.parametrize("analyse", [attend, compare])
+@pytest.mark.parametrize("analyze", [attend, compare])
 def test_nothing_is_left_when_the_call_fails_half_way(
-    clip: CLIPSurgery, monkeypatch: pytest.MonkeyPatch, analyse: Callable[[CLIPSurgery], object]
+    clip: CLIPSurgery, monkeypatch: pytest.MonkeyPatch, analyze: Callable[[CLIPSurgery], object]
 ) -> None:
     block: Any = clip.tower.blocks[2]
     monkeypatch.setattr(type(block.mlp), "forward", _out_of_memory)
     before = walk(clip.model)
     with pytest.raises(MemoryError, match="half way"):
-        analyse(clip)
+        analyze(clip)
     assert walk(clip.model) == before
 
 
@@ -373,12 +373,12 @@ def _out_of_memory(module: Any, hidden_states: Tensor) -> Tensor:
 def test_a_model_that_passes_hooks_by_is_refused_and_left_as_it_was(
     clip: CLIPSurgery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokens = clip.encode_image(pixels_of(picture()))
+    tokens = clip.encode_image(pixels_of(random_image()))
     monkeypatch.setattr(clip, "encode_image", lambda pixels: tokens)
     before = walk(clip.model)
-    for analyse in (attend, compare):
+    for analyze in (attend, compare):
         with pytest.raises(RuntimeError, match="one call of CLIPVisionModel was to be recorded.* told of 0"):
-            analyse(clip)
+            analyze(clip)
     assert walk(clip.model) == before
 
 
@@ -392,12 +392,12 @@ def test_blocks_of_another_kind_are_refused(clip: CLIPSurgery) -> None:
 
 def test_calls_from_other_threads_are_neither_heard_nor_disturbed(clip: CLIPSurgery) -> None:
     patches = [(0, 0), (1, 3), (3, 5)]
-    alone = [attention_analysis(clip, picture(seed=seed), patch=one) for seed, one in enumerate(patches)]
+    alone = [attention_analysis(clip, random_image(seed=seed), patch=one) for seed, one in enumerate(patches)]
     failures: list[str] = []
 
     def work(number: int) -> None:
         for _ in range(5):
-            found = attention_analysis(clip, picture(seed=number), patch=patches[number])
+            found = attention_analysis(clip, random_image(seed=number), patch=patches[number])
             for kind in KINDS:
                 if not torch.allclose(found.weights[kind], alone[number].weights[kind], atol=1e-6):
                     failures.append(f"{number} {kind}")
@@ -433,7 +433,7 @@ def masks() -> list[dict[str, np.ndarray]]:
 
 @pytest.fixture
 def images() -> list[np.ndarray]:
-    return [picture(40, 60, 0), picture(48, 32, 1), picture(32, 32, 2)]
+    return [random_image(40, 60, 0), random_image(48, 32, 1), random_image(32, 32, 2)]
 
 
 def test_channels_are_the_products_of_every_patch_text_and_channel(
@@ -469,7 +469,7 @@ def test_a_channel_that_all_texts_share_and_one_that_tells_them_apart(clip: CLIP
     first, second = torch.zeros(32), torch.zeros(32)
     first[0] = second[0] = first[1] = 0.6
     second[1] = -0.6
-    analysis = redundancy_analysis(clip, picture(), {"a": first, "b": second}, unrelated={"c": first})
+    analysis = redundancy_analysis(clip, random_image(), {"a": first, "b": second}, unrelated={"c": first})
     assert analysis.shared[:3].tolist() == pytest.approx([1, 0, 0], abs=1e-6)
     assert analysis.mean[1:].abs().max() < 1e-7 and analysis.spread[0] < 1e-7
     assert analysis.order[0] == 0
@@ -483,16 +483,16 @@ def test_maps_are_those_of_raw_clip_and_of_this_one(
     raw.model.load_state_dict(tiny_clip.state_dict())
     original, read = raw.explain(images, TEXTS), clip.explain(images, TEXTS)
     expected = {
-        "raw": original.plain,
-        "feature_surgery": original.operated,
-        "architecture_surgery": read.plain,
-        "both": read.operated,
+        "raw": original.plain_similarity,
+        "feature_surgery": original.surgery_similarity,
+        "architecture_surgery": read.plain_similarity,
+        "both": read.surgery_similarity,
     }
-    for reading in READINGS:
-        for found, wanted in zip(analysis.similarity(reading), expected[reading], strict=True):
+    for variant in VARIANTS:
+        for found, wanted in zip(analysis.similarity(variant), expected[variant], strict=True):
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
-    assert (analysis.plain.settings.method, analysis.plain.settings.depth) == ("none", None)
-    assert (analysis.read.settings.method, analysis.read.settings.depth) == ("clip_surgery", 2)
+    assert (analysis.original.settings.method, analysis.original.settings.depth) == ("none", None)
+    assert (analysis.modified.settings.method, analysis.modified.settings.depth) == ("clip_surgery", 2)
 
 
 def test_unrelated_texts_have_the_mean_of_their_maps(clip: CLIPSurgery, images: list[np.ndarray]) -> None:
@@ -503,16 +503,16 @@ def test_unrelated_texts_have_the_mean_of_their_maps(clip: CLIPSurgery, images: 
     for number, (tokens, grid) in enumerate(
         zip(clip.encode(images).tokens, ((4, 6), (6, 4), (4, 4)), strict=True)
     ):
-        torch.testing.assert_close(empty.read_unrelated[number], (tokens[1:] @ blank[0]).reshape(grid))
+        torch.testing.assert_close(empty.modified_unrelated[number], (tokens[1:] @ blank[0]).reshape(grid))
         mean = torch.stack([(tokens[1:] @ one).reshape(grid) for one in named]).mean(0)
-        torch.testing.assert_close(others.read_unrelated[number], mean)
-    for number, reading in ((0, "raw"), (0, "feature_surgery"), (1, "architecture_surgery"), (1, "both")):
-        unrelated = (others.plain_unrelated, others.read_unrelated)[number]
+        torch.testing.assert_close(others.modified_unrelated[number], mean)
+    for number, variant in ((0, "raw"), (0, "feature_surgery"), (1, "architecture_surgery"), (1, "both")):
+        unrelated = (others.original_unrelated, others.modified_unrelated)[number]
         for index in range(3):
             for text in range(4):
-                one = others.similarity(reading)[index][text].flatten()  # type: ignore[arg-type]
+                one = others.similarity(variant)[index][text].flatten()  # type: ignore[arg-type]
                 expected = np.corrcoef(one.numpy(), unrelated[index].flatten().numpy())[0, 1]
-                found = others.resemblance(reading)[index, text]  # type: ignore[arg-type]
+                found = others.resemblance(variant)[index, text]  # type: ignore[arg-type]
                 assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -537,7 +537,7 @@ def test_contrast_is_the_mean_on_the_object_minus_the_mean_off_it(
 
 
 def test_without_surgery_both_paths_are_one(tiny_clip: CLIPModel) -> None:
-    analysis = redundancy_analysis(surgeon(tiny_clip, method="none"), picture(), TEXTS)
+    analysis = redundancy_analysis(surgeon(tiny_clip, method="none"), random_image(), TEXTS)
     for original, read in (("raw", "architecture_surgery"), ("feature_surgery", "both")):
         torch.testing.assert_close(
             analysis.similarity(original)[0],  # type: ignore[arg-type]
@@ -547,13 +547,13 @@ def test_without_surgery_both_paths_are_one(tiny_clip: CLIPModel) -> None:
         )
 
 
-# Results as dictionaries and pictures.
+# Results as dictionaries and images.
 
 
 @pytest.fixture
 def attention(clip: CLIPSurgery) -> AttentionAnalysis:
     mask = rectangle(40, 60, slice(10, 30), slice(20, 45))
-    return attention_analysis(clip, picture(), patch=(1, 3), mask=mask)
+    return attention_analysis(clip, random_image(), patch=(1, 3), mask=mask)
 
 
 @pytest.fixture
@@ -573,7 +573,7 @@ def test_dictionaries_hold_the_numbers_and_become_json(
     assert values["cosine_to_cls"]["mlp"][2] == pytest.approx(
         float(attention.cosines_to_cls["mlp"][2].mean())
     )
-    bare = attention_analysis(clip, picture(), patch=(0, 0)).to_dict()
+    bare = attention_analysis(clip, random_image(), patch=(0, 0)).to_dict()
     assert bare["chance"] is None and bare["attention"]["key_key"]["same_object"] is None
     values = json.loads(json.dumps(redundancy.to_dict()))
     assert values["msc"]["raw"] == pytest.approx(redundancy.msc("raw"))
@@ -619,12 +619,12 @@ def assert_readable(figure: Any) -> None:
 def test_the_attention_is_drawn_readably(clip: CLIPSurgery, size: tuple[int, int], masked: bool) -> None:
     mask = rectangle(*size, slice(0, 9), slice(0, 9))
     mask[0, -1] = True
-    analysis = attention_analysis(clip, picture(*size), point=(3, 3), mask=mask if masked else None)
+    analysis = attention_analysis(clip, random_image(*size), point=(3, 3), mask=mask if masked else None)
     figure = analysis.plot(blocks=[3, 0])
     assert_readable(figure)
     cells = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in cells[1:3]] == ["block 3", "block 0"]
-    assert len(cells) == 1 + 4 * 2 + 1  # the picture, four kinds in two blocks, the bar of colours
+    assert len(cells) == 1 + 4 * 2 + 1  # the image, four kinds in two blocks, the bar of colors
 
 
 def test_the_heat_of_attention_is_scaled_to_the_most_that_another_patch_gets(clip: CLIPSurgery) -> None:
@@ -637,16 +637,16 @@ def test_the_heat_of_attention_is_scaled_to_the_most_that_another_patch_gets(cli
     weights["query_key"][0, :, 1 + 1 * 6 + 3] = 0.7
     weights["query_key"][0, :, 1 + 3 * 6 + 0] = 0.05
     figure = replace(analysis, weights=weights).plot(blocks=[0], opacity=1.0)
-    drawn = figure.axes[3].images[0].get_array()  # after the picture and two charts
+    drawn = figure.axes[3].images[0].get_array()  # after the image and two charts
     rows, columns = drawn.shape[0] / 4, drawn.shape[1] / 6
 
-    def centre(row: int, column: int) -> np.ndarray:
+    def center(row: int, column: int) -> np.ndarray:
         return np.asarray(drawn[int((row + 0.5) * rows), int((column + 0.5) * columns)], dtype=int)
 
     highest = 255 * np.array(colormaps["inferno"](255)[:3])
     for place in ((1, 3), (3, 0)):
-        assert np.abs(centre(*place) - highest).max() < 25
-    assert np.abs(centre(0, 0) - highest).max() > 100
+        assert np.abs(center(*place) - highest).max() < 25
+    assert np.abs(center(0, 0) - highest).max() > 100
 
 
 def test_charts_show_the_figures(attention: AttentionAnalysis, clip: CLIPSurgery) -> None:
@@ -657,7 +657,7 @@ def test_charts_show_the_figures(attention: AttentionAnalysis, clip: CLIPSurgery
     np.testing.assert_allclose(lines["evenly"].get_ydata(), attention.chance[0])
     cosines = {line.get_label(): line for line in charts["what a block adds to the patches"].lines}
     np.testing.assert_allclose(cosines["MLP"].get_ydata(), attention.cosines_to_cls["mlp"].mean((1, 2)))
-    averages = attention_averages(clip, [picture()], [[attention.mask]])
+    averages = attention_averages(clip, [random_image()], [[attention.mask]])
     figure = averages.plot()
     assert_readable(figure)
     np.testing.assert_allclose(
@@ -688,7 +688,7 @@ def test_redundancy_is_drawn_readably(redundancy: RedundancyAnalysis, clip: CLIP
     contrast = redundancy.contrasts("both")[0]["sky"]
     assert f"contrast {contrast:+.0f}" in words and "no mask" in words
     long = "an officer with medals in front of a flag"
-    many = redundancy_analysis(clip, picture(24, 200), [long, *TEXTS, "a b c"])
+    many = redundancy_analysis(clip, random_image(24, 200), [long, *TEXTS, "a b c"])
     assert_readable(many.plot())
 
 
@@ -708,10 +708,10 @@ def test_texts_with_a_mask_are_drawn_first(redundancy: RedundancyAnalysis) -> No
         ({"patch": (0, 0), "point": (1, 1)}, "got both"),
         ({"patch": (4, 0)}, r"patch=\(4, 0\) lies outside of the grid of 4 x 6 patches: rows are 0 to 3"),
         ({"patch": (0, -1)}, "columns 0 to 5"),
-        ({"point": (60, 0)}, r"point=\(60, 0\) lies outside of the picture: x is 0 to 59, y is 0 to 39"),
+        ({"point": (60, 0)}, r"point=\(60, 0\) lies outside of the image: x is 0 to 59, y is 0 to 39"),
         (
             {"patch": (0, 0), "mask": np.ones((60, 40))},
-            r"as large as its picture, \[40, 60\].*got \[60, 40\]",
+            r"as large as its image, \[40, 60\].*got \[60, 40\]",
         ),
         ({"patch": (0, 0), "mask": np.full((40, 60), 255)}, "from 255 to 255: compare .* as in mask > 0"),
         ({"patch": (0, 0), "mask": np.zeros((40, 60))}, "mask holds no pixel of the object"),
@@ -725,17 +725,17 @@ def test_texts_with_a_mask_are_drawn_first(redundancy: RedundancyAnalysis) -> No
 def test_the_attention_of_no_patch_is_refused(clip: CLIPSurgery, options: Any, message: str) -> None:
     before = walk(clip.model)
     with pytest.raises(ValueError, match=message):
-        attention_analysis(clip, picture(), **options)
+        attention_analysis(clip, random_image(), **options)
     assert walk(clip.model) == before
 
 
-def test_the_attention_in_several_pictures_is_refused(clip: CLIPSurgery) -> None:
-    with pytest.raises(ValueError, match="one picture, got 2: take one of them"):
-        attention_analysis(clip, [picture(), picture()], patch=(0, 0))
+def test_the_attention_in_several_images_is_refused(clip: CLIPSurgery) -> None:
+    with pytest.raises(ValueError, match="one image, got 2: take one of them"):
+        attention_analysis(clip, [random_image(), random_image()], patch=(0, 0))
 
 
 def test_shares_without_a_mask_are_refused(clip: CLIPSurgery) -> None:
-    analysis = attention_analysis(clip, picture(), patch=(0, 0))
+    analysis = attention_analysis(clip, random_image(), patch=(0, 0))
     for share in (analysis.same_object, analysis.same_object_elsewhere):
         with pytest.raises(ValueError, match="needs the object's mask: give mask="):
             share("query_key")
@@ -746,44 +746,44 @@ def test_shares_without_a_mask_are_refused(clip: CLIPSurgery) -> None:
 def test_averages_of_nothing_are_refused(clip: CLIPSurgery) -> None:
     dot = rectangle(40, 60, slice(0, 1), slice(0, 1))
     with pytest.raises(ValueError, match="no object covers 50% of any patch: lower least_coverage"):
-        attention_averages(clip, [picture()], [[dot]])
-    with pytest.raises(ValueError, match="masks holds 2 entries for 1 pictures"):
-        attention_averages(clip, [picture()], [[dot], [dot]])
+        attention_averages(clip, [random_image()], [[dot]])
+    with pytest.raises(ValueError, match="masks holds 2 entries for 1 images"):
+        attention_averages(clip, [random_image()], [[dot], [dot]])
     with pytest.raises(ValueError, match=r"least_coverage must lie in \(0, 1\], got 0"):
-        attention_averages(clip, [picture()], [[dot]], least_coverage=0)
-    with pytest.raises(ValueError, match="mask 1 of picture 0 must be as large"):
-        attention_averages(clip, [picture()], [[dot, dot.T]])
+        attention_averages(clip, [random_image()], [[dot]], least_coverage=0)
+    with pytest.raises(ValueError, match="mask 1 of image 0 must be as large"):
+        attention_averages(clip, [random_image()], [[dot, dot.T]])
 
 
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([], "masks holds 0 entries for 1 pictures: give one for each picture"),
+        ([], "masks holds 0 entries for 1 images: give one for each image"),
         ([{}], "masks holds no mask at all: leave it out"),
-        ([{"cow": np.ones((40, 60))}], "picture 0 has a mask of 'cow', which is none of the texts"),
-        ([{"sky": np.ones((40, 60))}], "mask of 'sky' in picture 0 covers the whole picture: leave it out"),
-        ([{"sky": np.zeros((40, 60))}], "mask of 'sky' in picture 0 covers nothing: leave it out"),
-        ([{"sky": np.ones((4, 6))}], r"the mask of 'sky' in picture 0 must be as large as its picture"),
+        ([{"cow": np.ones((40, 60))}], "image 0 has a mask of 'cow', which is none of the texts"),
+        ([{"sky": np.ones((40, 60))}], "mask of 'sky' in image 0 covers the whole image: leave it out"),
+        ([{"sky": np.zeros((40, 60))}], "mask of 'sky' in image 0 covers nothing: leave it out"),
+        ([{"sky": np.ones((4, 6))}], r"the mask of 'sky' in image 0 must be as large as its image"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(clip: CLIPSurgery, masks: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        redundancy_analysis(clip, picture(), TEXTS, masks=masks)
+        redundancy_analysis(clip, random_image(), TEXTS, masks=masks)
 
 
 def test_one_text_shares_nothing(clip: CLIPSurgery) -> None:
     with pytest.raises(ValueError, match="what texts share needs two texts or more, got 1"):
-        redundancy_analysis(clip, picture(), "bench")
+        redundancy_analysis(clip, random_image(), "bench")
 
 
 def test_what_was_not_asked_for_is_refused(
     clip: CLIPSurgery, attention: AttentionAnalysis, redundancy: RedundancyAnalysis
 ) -> None:
-    with pytest.raises(ValueError, match="reading must be one of 'raw', .*, got 'before'"):
+    with pytest.raises(ValueError, match="variant must be one of 'raw', .*, got 'before'"):
         redundancy.similarity("before")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the objects' masks: give masks="):
-        redundancy_analysis(clip, picture(), TEXTS).msc("raw")
-    with pytest.raises(ValueError, match="number must be one of the pictures 0 to 2, got 3"):
+        redundancy_analysis(clip, random_image(), TEXTS).msc("raw")
+    with pytest.raises(ValueError, match="number must be one of the images 0 to 2, got 3"):
         redundancy.plot(number=3)
     with pytest.raises(ValueError, match="'cow' is none of the class set's texts"):
         redundancy.plot(texts=["cow"])
@@ -812,13 +812,13 @@ def test_patches_attend_to_their_own_object_by_values_rather_than_by_queries_and
 ) -> None:
     scenes = scenes_of(bundled, 12)
     averages = attention_averages(
-        bundled, [scene.picture for scene in scenes], [scene.visible for scene in scenes]
+        bundled, [scene.image for scene in scenes], [scene.visible for scene in scenes]
     )
     for shares, chance in (
         (averages.same_object, averages.chance),
         (averages.same_object_elsewhere, averages.chance_elsewhere),
     ):
-        # The deeper half, as in the paper: the first blocks tell colours and places apart, not objects.
+        # The deeper half, as in the paper: the first blocks distinguish colors and places, not objects.
         by_keys, by_values = (
             float(shares[kind][:, len(bundled.tower.blocks) // 2 :].mean())
             for kind in ("query_key", "value_value")
@@ -835,7 +835,7 @@ def test_maps_lie_beside_the_objects_before_and_on_them_after(bundled: CLIPSurge
         {word: scene.mask(word) for word in scene.words if scene.mask(word).sum() >= 30} for scene in scenes
     ]
     analysis = redundancy_analysis(
-        bundled, [scene.picture for scene in scenes], load_sprites().concepts, masks=masks
+        bundled, [scene.image for scene in scenes], load_sprites().concepts, masks=masks
     )
     assert analysis.msc("raw") < 12
     assert analysis.msc("both") > 25

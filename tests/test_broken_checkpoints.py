@@ -77,7 +77,7 @@ def test_the_command_line_says_it_in_one_line(kind, command, place):  # noqa: F8
     folder = place / "broken"
     FORMATS[ONLY[kind][0]](folder)
     KINDS[kind](random.Random(f"{kind} 0"), folder)
-    answer = command("explain", "pictures/a.png", "--text", "cat", "--model", folder)
+    answer = command("explain", "images/a.png", "--text", "cat", "--model", folder)
     assert answer.code == 2 and answer.out == ""
     lines = answer.err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and str(folder) in lines[0]
@@ -86,7 +86,7 @@ def test_the_command_line_says_it_in_one_line(kind, command, place):  # noqa: F8
 
 def test_a_whole_checkpoint_goes_through_the_command_line(command, place, checkpoint):  # noqa: F811
     shutil.copytree(checkpoint, place / "whole")
-    answer = command("explain", "pictures/a.png", "--text", "cat", "--model", place / "whole")
+    answer = command("explain", "images/a.png", "--text", "cat", "--model", place / "whole")
     assert answer.code == 0, answer.err
 
 

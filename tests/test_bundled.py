@@ -19,7 +19,7 @@ from clip_surgery_hub.hub import resolve
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, World, draw_scene, load_sprites
 
 NAME = "clip_vit_tiny.scenes"
-PICTURES = 40
+IMAGES = 40
 LEAST_PIXELS = 30
 
 
@@ -38,8 +38,8 @@ class Figures:
 
 def measure(clip: CLIPSurgery, world: World, redundant: str) -> Figures:
     words = load_sprites().concepts
-    scenes = [draw_scene((77, index), world) for index in range(PICTURES)]
-    result = clip.explain([scene.picture for scene in scenes], words, redundant=redundant)
+    scenes = [draw_scene((77, index), world) for index in range(IMAGES)]
+    result = clip.explain([scene.image for scene in scenes], words, redundant=redundant)
     contrasts, peaks = [], []
     for scene, heatmaps in zip(scenes, result.heatmaps(), strict=True):
         for word in scene.words:
@@ -48,7 +48,7 @@ def measure(clip: CLIPSurgery, world: World, redundant: str) -> Figures:
             if mask.sum() >= LEAST_PIXELS:
                 contrasts.append(float(heat[mask].mean() - heat[~mask].mean()))
                 peaks.append(bool(mask.flatten()[heat.argmax()]))
-    assert len(peaks) > 2 * PICTURES
+    assert len(peaks) > 2 * IMAGES
     return Figures(100 * float(np.mean(contrasts)), 100 * float(np.mean(peaks)))
 
 
@@ -60,8 +60,8 @@ def native_world(folder: Path, **changes: object) -> World:
 def test_transformers_alone_loads_every_part(folder: Path) -> None:
     model = CLIPModel.from_pretrained(folder).float().eval()
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
-    picture = draw_scene(3, native_world(folder, concepts=("pizza",), backgrounds=("grass",))).picture
-    pixels = processor(picture, return_tensors="pt")
+    image = draw_scene(3, native_world(folder, concepts=("pizza",), backgrounds=("grass",))).image
+    pixels = processor(image, return_tensors="pt")
     side = model.config.vision_config.image_size
     assert pixels.pixel_values.shape == (1, 3, side, side)
     texts = tokenizer(["a photo of a pizza", "a photo of a bus"], padding=True, return_tensors="pt")
@@ -87,7 +87,7 @@ def test_it_says_what_it_knows_and_what_it_is(folder: Path) -> None:
     assert tuple(known["concepts"]) == load_sprites().concepts
     assert tuple(known["backgrounds"]) == tuple(TRAINING)
     card = (folder / "README.md").read_text()
-    for heading in ("## Data", "## Training", "## Licence", "## Figures", "## What it cannot do"):
+    for heading in ("## Data", "## Training", "## License", "## Figures", "## What it cannot do"):
         assert heading in card
     assert NAME in list_models()
 
@@ -97,9 +97,9 @@ def test_it_names_one_object_at_a_time_far_above_chance(folder: Path) -> None:
     words = load_sprites().concepts
     scenes = [
         draw_scene((78, index), native_world(folder, objects=(1, 1), scale=(0.5, 0.6)))
-        for index in range(PICTURES)
+        for index in range(IMAGES)
     ]
-    scores = clip.explain([scene.picture for scene in scenes], words).plain_scores
+    scores = clip.explain([scene.image for scene in scenes], words).plain_scores
     best = scores.topk(5, dim=1).indices
     named = [words.index(scene.words[0]) in row for scene, row in zip(scenes, best.tolist(), strict=True)]
     assert np.mean(named) > 0.5  # chance: 5 / 227

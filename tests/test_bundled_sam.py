@@ -17,9 +17,9 @@ import clip_surgery_hub
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.evaluate import open_dataset
 from clip_surgery_hub.evaluate.metrics import InteractionMetric
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 from clip_surgery_hub.results.explanation import Points
-from clip_surgery_hub.sam.backends import SamAndProcessor, encode_picture
+from clip_surgery_hub.sam.backends import SamAndProcessor, encode_image
 from clip_surgery_hub.sam.loading import load_sam
 from clip_surgery_hub.sam.masks import masks
 from clip_surgery_hub.scenes import Scene, World, draw_scene
@@ -27,7 +27,7 @@ from clip_surgery_hub.scenes import Scene, World, draw_scene
 NAME = "sam_tiny.scenes"
 FOLDER = Path(clip_surgery_hub.__file__).parent / "assets" / NAME
 WORLD = World(size=(80, 80))
-PICTURES = 30
+IMAGES = 30
 LEAST_PIXELS = 30
 THREE_POINTS = 0.70
 """Least mean overlap of the masks that the score picks."""
@@ -41,7 +41,7 @@ def sam() -> SamAndProcessor:
 
 
 def scenes() -> list[Scene]:
-    return [draw_scene((79, index), WORLD) for index in range(PICTURES)]
+    return [draw_scene((79, index), WORLD) for index in range(IMAGES)]
 
 
 def true_points(mask: Tensor, count: int, rng: np.random.Generator) -> Points:
@@ -59,13 +59,13 @@ def mean_overlap(sam: SamAndProcessor, count: int) -> float:
     rng = np.random.default_rng(0)
     found = []
     for scene in scenes():
-        ask = encode_picture(sam, scene.picture)
+        ask = encode_image(sam, scene.image)
         for mask in torch.from_numpy(scene.visible):
             if int(mask.sum()) >= LEAST_PIXELS:
                 candidates, scores = ask(true_points(mask, count, rng))
-                assert candidates.shape == (3, *scene.picture.shape[:2])
+                assert candidates.shape == (3, *scene.image.shape[:2])
                 found.append(overlap(candidates[scores.argmax()], mask))
-    assert len(found) > 2 * PICTURES
+    assert len(found) > 2 * IMAGES
     return float(np.mean(found))
 
 
@@ -74,26 +74,26 @@ def test_transformers_alone_loads_it_and_its_processor() -> None:
     processor = SamProcessor.from_pretrained(FOLDER)
     scene = draw_scene(3, WORLD)
     middle = true_points(torch.from_numpy(scene.visible[-1]), 1, np.random.default_rng(0)).xy
-    inputs = processor(scene.picture, input_points=[[middle.tolist()]], return_tensors="pt")
+    inputs = processor(scene.image, input_points=[[middle.tolist()]], return_tensors="pt")
     with torch.inference_mode():
         outputs = model(**inputs)
     (found,) = processor.post_process_masks(
         outputs.pred_masks, inputs["original_sizes"], inputs["reshaped_input_sizes"]
     )
     assert found.shape == (1, 3, 80, 80)
-    candidates, scores = encode_picture(SamAndProcessor(model, processor), scene.picture)(
+    candidates, scores = encode_image(SamAndProcessor(model, processor), scene.image)(
         Points(middle, torch.ones(1, dtype=torch.uint8))
     )
     assert (found[0].bool() == candidates).float().mean() > 0.999
     torch.testing.assert_close(outputs.iou_scores[0, 0], scores, atol=1e-4, rtol=0)
 
 
-def test_the_model_alone_gets_the_colours_that_it_was_trained_with(sam: SamAndProcessor) -> None:
-    picture = draw_scene(4, WORLD).picture
+def test_the_model_alone_gets_the_colors_that_it_was_trained_with(sam: SamAndProcessor) -> None:
+    image = draw_scene(4, WORLD).image
     point = Points(torch.tensor([[40, 40]]), torch.ones(1, dtype=torch.uint8))
-    alone, scores = encode_picture(sam.model, picture)(point)
-    together, expected = encode_picture(sam, picture)(point)
-    # The picture is resized on both ways, which some processors round otherwise than others.
+    alone, scores = encode_image(sam.model, image)(point)
+    together, expected = encode_image(sam, image)(point)
+    # The image is resized on both ways, which some processors round otherwise than others.
     assert (alone != together).float().mean() < 1e-3
     torch.testing.assert_close(scores, expected, atol=2e-3, rtol=0)
 
@@ -107,7 +107,7 @@ def test_it_is_small_and_stored_in_half_precision() -> None:
 
 def test_it_says_what_it_is() -> None:
     card = (FOLDER / "README.md").read_text()
-    for heading in ("## Data", "## Training", "## Licence", "## Figures", "## What it cannot do"):
+    for heading in ("## Data", "## Training", "## License", "## MetricValues", "## What it cannot do"):
         assert heading in card
 
 
@@ -123,7 +123,7 @@ def test_a_point_chooses_among_the_objects(sam: SamAndProcessor) -> None:
     rng = np.random.default_rng(1)
     own, others = [], []
     for scene in scenes():
-        ask = encode_picture(sam, scene.picture)
+        ask = encode_image(sam, scene.image)
         visible = torch.from_numpy(scene.visible)
         for index, mask in enumerate(visible):
             if int(mask.sum()) >= LEAST_PIXELS:
@@ -136,7 +136,7 @@ def test_a_point_chooses_among_the_objects(sam: SamAndProcessor) -> None:
 
 def test_text_becomes_a_mask_with_nothing_but_what_is_bundled(sam: SamAndProcessor) -> None:
     scene = draw_scene(5, WORLD)
-    explanation = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes").explain(scene.picture, scene.words)
+    explanation = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes").explain(scene.image, scene.words)
     found = masks(explanation, sam, choose="agreement")
     assert found.masks[0].shape == (len(scene.words), 80, 80)
     assert found.masks[0].any()
@@ -149,7 +149,7 @@ def test_an_evaluation_asks_for_the_masks_that_a_user_gets(sam: SamAndProcessor)
     embeds = clip.encode_text(dataset.classes.names, None)
     sample = dataset.sample(5)
     assert sample.segmentation is not None
-    explanation = clip.explain(sample.picture, dict(zip(dataset.classes.names, embeds, strict=True)))
+    explanation = clip.explain(sample.image, dict(zip(dataset.classes.names, embeds, strict=True)))
     shown = sample.labels.nonzero()[0].tolist()
     points = [[Points(*explanation.points()[0][number]) for number in shown]]
     heatmaps = [explanation.heatmaps()[0][shown]]
@@ -158,13 +158,13 @@ def test_an_evaluation_asks_for_the_masks_that_a_user_gets(sam: SamAndProcessor)
     metric.update(
         Truth(
             index=5,
-            picture=np.asarray(sample.picture),
+            image=np.asarray(sample.image),
             labels=torch.from_numpy(sample.labels),
             segmentation=truth,
         ),
-        Answer(scores=explanation.scores[0], similarity=explanation.operated[0]),
+        Prediction(scores=explanation.scores[0], similarity=explanation.surgery_similarity[0]),
     )
-    figures = metric.figures()
+    figures = metric.values()
     for name, choose in (("mask IoU", "score"), ("mask IoU, by agreement", "agreement")):
         result = masks(explanation, sam, choose=choose, points=points, heatmaps=heatmaps)  # type: ignore[arg-type]
         (found,) = result.masks

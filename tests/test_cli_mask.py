@@ -1,4 +1,4 @@
-"""`clip-surgery mask`: masks as the library makes them, written whole, by a segmenter that is loaded once."""
+"""`clip-surgery mask`: masks as the library makes them, written whole, by a SAM that is loaded once."""
 
 import json
 from collections.abc import Callable
@@ -21,19 +21,19 @@ SAMPLES = Path(clip_surgery_hub.__file__).parent / "assets" / "samples"
 
 
 @pytest.fixture(scope="session")
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sam")
     as_transformers(tiny_sam()).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture
-def run(command: Run, checkpoint: Path, segmenter: Path) -> Run:
-    """Run `mask` with the random checkpoint and the random segmenter unless others are named."""
+def run(command: Run, checkpoint: Path, sam_folder: Path) -> Run:
+    """Run `mask` with the random checkpoint and the random segmentation model unless others are named."""
 
     def run(*arguments: object):
         named = [] if "--model" in arguments else ["--model", checkpoint]
-        return command("mask", *arguments, *named, *([] if "--sam" in arguments else ["--sam", segmenter]))
+        return command("mask", *arguments, *named, *([] if "--sam" in arguments else ["--sam", sam_folder]))
 
     return run
 
@@ -44,7 +44,7 @@ def expected(checkpoint: Path, place: Path) -> Callable[[str], MaskResult]:
 
     def expected(choose: str) -> MaskResult:
         clip = CLIPSurgery.from_pretrained(str(checkpoint))
-        explanation = clip.explain("pictures/a.png", ["bench", "man"], background=["grass"])
+        explanation = clip.explain("images/a.png", ["bench", "man"], background=["grass"])
         (bench, man) = explanation.heatmaps()[0]
         return masks(
             explanation,
@@ -64,7 +64,7 @@ ASKED = ["--text", "bench", "--text", "man", "--text", "bench+man", "--backgroun
 def test_masks_are_those_of_the_library(
     run: Run, place: Path, expected: Callable[[str], MaskResult], choose: str
 ) -> None:
-    answer = run("pictures/a.png", *ASKED, "--choose", choose, "--out", "results")
+    answer = run("images/a.png", *ASKED, "--choose", choose, "--out", "results")
     assert (answer.code, answer.err) == (0, "")
     names = ["mask-01-bench.png", "mask-02-man.png", "mask-03-bench-man.png"]
     assert files_in(place / "results") == {f"a/{name}" for name in ["panel.png", "result.json", *names]}
@@ -74,9 +74,9 @@ def test_masks_are_those_of_the_library(
     for one, name, mask, score, points in zip(
         record["prompts"], names, wanted.masks[0], wanted.scores[0], wanted.points[0], strict=True
     ):
-        with Image.open(place / "results" / "a" / name) as picture:
-            assert picture.mode == "1"
-            assert np.array_equal(np.asarray(picture), mask.numpy())
+        with Image.open(place / "results" / "a" / name) as image:
+            assert image.mode == "1"
+            assert np.array_equal(np.asarray(image), mask.numpy())
         assert torch.equal(rle_to_mask(one["mask"]), mask)
         assert one["score"] == pytest.approx(float(score), abs=1e-5)
         assert one["share"] == pytest.approx(mask.sum().item() / (40 * 60))
@@ -93,19 +93,19 @@ def test_the_choice_matters(expected: Callable[[str], MaskResult]) -> None:
     assert not torch.equal(expected("score").masks[0], expected("agreement").masks[0])
 
 
-def test_the_segmenter_is_loaded_once_and_broken_pictures_are_left_out(
+def test_the_segmentation_model_is_loaded_once_and_broken_images_are_left_out(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, load = [], loading.load_sam
     monkeypatch.setattr(
         loading, "load_sam", lambda *given, **named: loaded.append(given) or load(*given, **named)
     )
-    (place / "pictures" / "a2.png").write_bytes(b"not a picture")
-    answer = run("pictures", "--text", "bench", "--keep-absent", "--json", "--out", "results")
+    (place / "images" / "a2.png").write_bytes(b"not an image")
+    answer = run("images", "--text", "bench", "--keep-absent", "--json", "--out", "results")
     assert answer.code == 1 and len(answer.err.splitlines()) == 1 and "a2.png" in answer.err
-    assert [one["picture"] for one in json.loads(answer.out)["pictures"]] == [
-        "pictures/a.png",
-        "pictures/b.jpg",
+    assert [one["image"] for one in json.loads(answer.out)["images"]] == [
+        "images/a.png",
+        "images/b.jpg",
     ]
     assert len(loaded) == 1
     assert {Path(name).parent.name for name in files_in(place / "results")} == {"a", "b"}
@@ -119,7 +119,7 @@ def test_absent_texts_get_no_mask_unless_they_are_kept(run: Run, place: Path) ->
     named = [SAMPLES / "scene_1.png", "--text", absent, "--model", "clip_vit_tiny.scenes", "--out", "results"]
     answer = run(*named)
     assert answer.code == 0 and "nothing is there" in answer.out
-    assert answer.err.startswith(f"note: {absent!r} does not seem to be in the picture")
+    assert answer.err.startswith(f"note: {absent!r} does not seem to be in the image")
     assert files_in(place / "results") == {"scene_1/panel.png", "scene_1/result.json"}
     answer = run(*named, "--keep-absent")
     assert (answer.code, answer.err) == (0, "")
@@ -127,14 +127,14 @@ def test_absent_texts_get_no_mask_unless_they_are_kept(run: Run, place: Path) ->
 
 
 def test_earlier_masks_are_replaced(run: Run, place: Path) -> None:
-    assert run("pictures/a.png", *ASKED, "--out", "results").code == 0
-    assert run("pictures/a.png", "--text", "狗", "--keep-absent", "--out", "results").code == 0
+    assert run("images/a.png", *ASKED, "--out", "results").code == 0
+    assert run("images/a.png", "--text", "狗", "--keep-absent", "--out", "results").code == 0
     assert files_in(place / "results") == {"a/panel.png", "a/mask-01.png", "a/result.json"}
 
 
 @pytest.fixture
 def bad(place: Path) -> Path:
-    """Segmenters that cannot be loaded."""
+    """Segmentation models that cannot be loaded."""
     (place / "damaged.pth").write_bytes(b"not a checkpoint")
     (place / "empty").mkdir()
     return place
@@ -157,7 +157,7 @@ def test_what_is_wrong_is_said_once_and_nothing_is_written(
     run: Run, bad: Path, arguments: list[str], message: str
 ) -> None:
     before = files_in(bad)
-    answer = run("pictures", *arguments, "--out", "results")
+    answer = run("images", *arguments, "--out", "results")
     assert (answer.code, answer.out) == (2, "")
     assert len(answer.err.splitlines()) == 1 and answer.err.startswith("error: ") and message in answer.err
     assert files_in(bad) == before and not (bad / "results").exists()
@@ -166,12 +166,12 @@ def test_what_is_wrong_is_said_once_and_nothing_is_written(
 def test_a_disk_that_fills_up_leaves_no_mask(run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save = Image.Image.save
 
-    def full(picture: Image.Image, target: object, *arguments: object, **options: object) -> None:
+    def full(image: Image.Image, target: object, *arguments: object, **options: object) -> None:
         if "mask-02" in str(target):
             raise OSError(28, "No space left on device")
-        save(picture, target, *arguments, **options)
+        save(image, target, *arguments, **options)
 
     monkeypatch.setattr(Image.Image, "save", full)
-    answer = run("pictures/a.png", *ASKED, "--out", "results")
+    answer = run("images/a.png", *ASKED, "--out", "results")
     assert (answer.code, answer.out) == (2, "") and "No space left" in answer.err
     assert not (place / "results").exists()

@@ -15,14 +15,14 @@ CAPTION = "a dog on grass"
 
 def test_a_sentence_is_that_of_the_library(command: Run, checkpoint: Path, place: Path) -> None:
     answer = command(
-        "sentence", "pictures/a.png", "--caption", CAPTION, "--out", "results", "--model", checkpoint
+        "sentence", "images/a.png", "--caption", CAPTION, "--out", "results", "--model", checkpoint
     )
     assert (answer.code, answer.err) == (0, "")
     assert files_in(place / "results") == {"a/panel.png", "a/maps.npz", "a/result.json"}
-    expected = CLIPSurgery.from_pretrained(str(checkpoint)).sentence("pictures/a.png", CAPTION)
+    expected = CLIPSurgery.from_pretrained(str(checkpoint)).sentence("images/a.png", CAPTION)
     record = json.loads((place / "results" / "a" / "result.json").read_text())
     wanted = json.loads(json.dumps(expected.to_dict()))
-    assert record.pop("picture") == "pictures/a.png"
+    assert record.pop("image") == "images/a.png"
     assert record.keys() == wanted.keys()
     assert [one["text"] for one in record["words"]] == ["a", "dog", "on", "grass", expected.words[-1].text]
     assert [one["id"] for one in record["tokens"]] == [one["id"] for one in wanted["tokens"]]
@@ -41,19 +41,19 @@ def test_a_sentence_is_that_of_the_library(command: Run, checkpoint: Path, place
     assert Image.open(place / "results" / "a" / "panel.png").width > 500
 
 
-def test_many_pictures_and_a_broken_one(command: Run, checkpoint: Path, place: Path) -> None:
-    (place / "pictures" / "a2.png").write_bytes(b"not a picture")
-    answer = command("sentence", "pictures", "--caption", CAPTION, "--json", "--model", checkpoint)
+def test_many_images_and_a_broken_one(command: Run, checkpoint: Path, place: Path) -> None:
+    (place / "images" / "a2.png").write_bytes(b"not an image")
+    answer = command("sentence", "images", "--caption", CAPTION, "--json", "--model", checkpoint)
     assert answer.code == 1 and len(answer.err.splitlines()) == 1 and "a2.png" in answer.err
     printed = json.loads(answer.out)
-    assert [one["caption"] for one in printed["pictures"]] == [CAPTION, CAPTION]
-    assert [one["picture"] for one in printed["failed"]] == ["pictures/a2.png"]
+    assert [one["caption"] for one in printed["images"]] == [CAPTION, CAPTION]
+    assert [one["image"] for one in printed["failed"]] == ["images/a2.png"]
     assert not (place / "clip-surgery-out").exists()
 
 
 def test_words_that_the_bundled_model_does_not_know_are_said_once(command: Run, place: Path) -> None:
-    answer = command("sentence", "pictures", "--caption", "a carburettor and a dog", "--json")
-    assert answer.code == 0 and len(json.loads(answer.out)["pictures"]) == 2
+    answer = command("sentence", "images", "--caption", "a carburettor and a dog", "--json")
+    assert answer.code == 0 and len(json.loads(answer.out)["images"]) == 2
     assert len(answer.err.splitlines()) == 1 and answer.err.startswith("note: ")
     assert "'carburettor'" in answer.err and "'dog'" not in answer.err
 
@@ -70,7 +70,7 @@ def test_words_that_the_bundled_model_does_not_know_are_said_once(command: Run, 
 def test_captions_that_cannot_be_read_are_one_line(
     command: Run, checkpoint: Path, place: Path, arguments: list[str], message: str
 ) -> None:
-    answer = command("sentence", "pictures", *arguments, "--out", "results", "--model", checkpoint)
+    answer = command("sentence", "images", *arguments, "--out", "results", "--model", checkpoint)
     assert (answer.code, answer.out) == (2, "")
     assert len(answer.err.splitlines()) == 1 and answer.err.startswith("error: ") and message in answer.err
     assert not (place / "results").exists()

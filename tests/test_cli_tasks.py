@@ -22,12 +22,12 @@ ASKED = ["--text", "bench", "--text", "man"]
 @pytest.fixture
 def expected(checkpoint: Path, place: Path):
     clip = CLIPSurgery.from_pretrained(str(checkpoint))
-    return clip.explain("pictures/a.png", ["bench", "man"], background=["grass"])
+    return clip.explain("images/a.png", ["bench", "man"], background=["grass"])
 
 
 def test_points_are_those_of_the_library(command: Run, checkpoint: Path, place: Path, expected) -> None:
     options = [*ASKED, "--text", "bench+man", "--background", "grass", "--keep-absent"]
-    answer = command("points", "pictures/a.png", *options, "--out", "results", "--model", checkpoint)
+    answer = command("points", "images/a.png", *options, "--out", "results", "--model", checkpoint)
     assert (answer.code, answer.err) == (0, "")
     assert files_in(place / "results") == {"a/panel.png", "a/result.json"}
     prompts = json.loads((place / "results" / "a" / "result.json").read_text())["prompts"]
@@ -49,9 +49,9 @@ def test_absent_texts_are_left_out_and_named(command: Run, place: Path) -> None:
     assert lowest < clip_surgery_hub.results.explanation.PRESENT <= highest
     answer = command("points", SAMPLES / name, "--text", absent, "--text", f"{there}+{absent}", "--json")
     assert answer.code == 0
-    (prompt,) = json.loads(answer.out)["pictures"][0]["prompts"]
+    (prompt,) = json.loads(answer.out)["images"][0]["prompts"]
     assert prompt["text"] == there and prompt["presence"] == pytest.approx([highest], abs=0.01)
-    assert answer.err.count(f"note: {absent!r} does not seem to be in the picture") >= 1
+    assert answer.err.count(f"note: {absent!r} does not seem to be in the image") >= 1
     assert "keep" in answer.err
 
 
@@ -60,24 +60,24 @@ def test_absent_texts_are_left_out_and_named(command: Run, place: Path) -> None:
     [("dog+", "missing beside a plus sign in 'dog+'"), ("dog+dog", "'dog+dog' combines a text with itself")],
 )
 def test_wrong_combinations_are_one_line(command: Run, place: Path, text: str, message: str) -> None:
-    answer = command("points", "pictures/a.png", "--text", text)
+    answer = command("points", "images/a.png", "--text", text)
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
     assert message in answer.err and not (place / "clip-surgery-out").exists()
 
 
 def test_labels_are_the_best_of_the_texts(command: Run, checkpoint: Path, place: Path, expected) -> None:
     options = [*ASKED, "--background", "grass", "--model", checkpoint, "--json"]
-    answer = command("label", "pictures/a.png", *options, "--top-k", "1")
-    (label,) = json.loads(answer.out)["pictures"][0]["labels"]
+    answer = command("label", "images/a.png", *options, "--top-k", "1")
+    (label,) = json.loads(answer.out)["images"][0]["labels"]
     (best,) = expected.labels(top_k=1)[0]
     assert (label["text"], label["score"]) == (best.text, pytest.approx(best.score, abs=1e-6))
-    answer = command("label", "pictures/a.png", *options, "--threshold", "99")
-    assert json.loads(answer.out)["pictures"][0]["labels"] == []
+    answer = command("label", "images/a.png", *options, "--threshold", "99")
+    assert json.loads(answer.out)["images"][0]["labels"] == []
 
 
 @pytest.mark.parametrize("threshold", ["nan", "inf"])
 def test_a_threshold_that_no_score_reaches_is_one_line(command: Run, place: Path, threshold: str) -> None:
-    answer = command("label", "pictures/a.png", *ASKED, "--threshold", threshold)
+    answer = command("label", "images/a.png", *ASKED, "--threshold", threshold)
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
     assert f"got {threshold}" in answer.err
 
@@ -95,20 +95,20 @@ def test_wrong_backgrounds_are_one_line(
     command: Run, place: Path, name: str, background: list[str], message: str
 ) -> None:
     options = [option for text in background for option in ("--background", text)]
-    answer = command(name, "pictures/a.png", *ASKED, *options)
+    answer = command(name, "images/a.png", *ASKED, *options)
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
     assert message in answer.err and not (place / "clip-surgery-out").exists()
 
 
 def test_every_command_has_a_folder_of_its_own(command: Run, checkpoint: Path, place: Path) -> None:
     for name in ("explain", "label"):
-        assert command(name, "pictures/a.png", *ASKED, "--model", checkpoint).code == 0
+        assert command(name, "images/a.png", *ASKED, "--model", checkpoint).code == 0
     found = {Path(file).parts[0] for file in files_in(place / "clip-surgery-out")}
     assert found == {"explain", "label"}
 
 
 def test_one_text_alone_segments_nothing(command: Run, place: Path) -> None:
-    answer = command("segment", "pictures/a.png", "--text", "bench")
+    answer = command("segment", "images/a.png", "--text", "bench")
     assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)
     assert "'bench' alone would get every pixel" in answer.err and "--background" in answer.err
 
@@ -118,7 +118,7 @@ def test_labels_are_drawn_too(
     command: Run, checkpoint: Path, place: Path, threshold: tuple[str, ...]
 ) -> None:
     options = [*ASKED, "--background", "grass", "--model", checkpoint, "--out", "results", *threshold]
-    answer = command("label", "pictures/a.png", *options)
+    answer = command("label", "images/a.png", *options)
     assert (answer.code, answer.err) == (0, "")
     assert files_in(place / "results") == {"a/panel.png", "a/result.json"}
     written = json.loads((place / "results" / "a" / "result.json").read_text())
@@ -134,12 +134,12 @@ def test_segments_are_written_as_numbers_and_as_run_lengths(
     expected,
 ) -> None:
     options = [*ASKED, "--background", "grass", "--features", "surgery", "--model", checkpoint]
-    answer = command("segment", "pictures/a.png", *options, "--out", "results")
+    answer = command("segment", "images/a.png", *options, "--out", "results")
     assert (answer.code, answer.err) == (0, "")
     (wanted,) = expected.segment("surgery")
-    with Image.open(place / "results" / "a" / "segments.png") as picture:
-        assert picture.mode == "P"
-        assert np.array_equal(np.asarray(picture), wanted.numpy())
+    with Image.open(place / "results" / "a" / "segments.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), wanted.numpy())
     segments = json.loads((place / "results" / "a" / "result.json").read_text())["segments"]
     assert [one["text"] for one in segments] == ["bench", "man", "grass"]
     for number, one in enumerate(segments):
@@ -149,11 +149,11 @@ def test_segments_are_written_as_numbers_and_as_run_lengths(
 
 
 def test_wrong_features_are_one_line(command: Run, place: Path) -> None:
-    answer = command("segment", "pictures/a.png", *ASKED, "--features", "both")
+    answer = command("segment", "images/a.png", *ASKED, "--features", "both")
     assert answer.code == 2 and "no features 'both'. Choose plain or surgery." in answer.err
 
 
-@pytest.mark.parametrize("name", ["points", "label", "segment", "mask", "sentence", "analyse"])
+@pytest.mark.parametrize("name", ["points", "label", "segment", "mask", "sentence", "analyze"])
 def test_the_options_that_all_commands_share_reach_the_model(
     command: Run, checkpoint: Path, place: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,11 +161,11 @@ def test_the_options_that_all_commands_share_reach_the_model(
     asked = ["--caption", "a bench"] if name == "sentence" else ASKED
     options = ["--model", checkpoint, "--method", "clip_surgery", "--depth", "1", "--size", "64"]
     options += ["--device", "cpu", "--dtype", "float32"]
-    answer = command(name, "pictures/a.png", *asked, *options, "--json")
+    answer = command(name, "images/a.png", *asked, *options, "--json")
     assert answer.code == 0
-    (picture,) = json.loads(answer.out)["pictures"]
-    found = picture["attention"] if name == "analyse" else picture
+    (image,) = json.loads(answer.out)["images"]
+    found = image["attention"] if name == "analyze" else image
     assert (found["settings"]["model"], found["settings"]["depth"]) == (str(checkpoint), 1)
     assert (found["settings"]["size"], found["grid"]) == (64, [8, 12])
-    answer = command(name, "pictures/a.png", *asked, *options[:-1], "int8")
+    answer = command(name, "images/a.png", *asked, *options[:-1], "int8")
     assert (answer.code, answer.out) == (2, "") and "float32, bfloat16, float16" in answer.err

@@ -1,4 +1,4 @@
-"""Each picture once, in a user's own Trainer: real processes, ranks and workers, any kind of data."""
+"""Each image once, in a user's own Trainer: real processes, ranks and workers, any kind of data."""
 
 import io
 import os
@@ -18,31 +18,31 @@ import pytest
 from lightning import LightningModule, Trainer
 from PIL import Image
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.prediction import PictureDataModule
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.prediction import ImageDataModule
 
 PROGRAM = Path(__file__).with_name("predict_keys.py")
-READING = PictureReading(size=16, patch=8)
+READING = ImageTransform(size=16, patch=8)
 COUNT = 23  # no multiple of a batch, nor of the readers
 
 
 def png(number):
-    """A picture 16 pixels high, of one of three shapes once it is resized; the last is broken."""
+    """An image 16 pixels high, of one of three shapes once it is resized; the last is broken."""
     file = io.BytesIO()
     Image.new("RGB", (16 + 8 * (number % 3) + number % 2, 16), "green").save(file, "PNG")
-    return b"no picture" if number == COUNT - 1 else file.getvalue()
+    return b"no image" if number == COUNT - 1 else file.getvalue()
 
 
 def value(number):
-    return "not_a_picture" if number == COUNT - 1 else str(16 + 8 * (number % 3) + number % 2)
+    return "not_an_image" if number == COUNT - 1 else str(16 + 8 * (number % 3) + number % 2)
 
 
 @pytest.fixture(scope="module")
 def origins(tmp_path_factory):
     """Kinds of data -> (what to give, what each key is to be seen with)."""
     root = tmp_path_factory.mktemp("origins")
-    pictures = [png(number) for number in range(COUNT)]
-    for number, data in enumerate(pictures):
+    images = [png(number) for number in range(COUNT)]
+    for number, data in enumerate(images):
         path = root / "folder" / str(number % 2) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -51,10 +51,10 @@ def origins(tmp_path_factory):
         with tarfile.open(root / f"{part}.tar", "w") as tar:
             for number in numbers:
                 member = tarfile.TarInfo(f"{number}.png")
-                member.size = len(pictures[number])
-                tar.addfile(member, io.BytesIO(pictures[number]))
-    pq.write_table(pa.table({"image": pictures}), root / "list.parquet", row_group_size=4)
-    rows = {"image": [{"bytes": data, "path": None} for data in pictures], "id": list(range(COUNT))}
+                member.size = len(images[number])
+                tar.addfile(member, io.BytesIO(images[number]))
+    pq.write_table(pa.table({"image": images}), root / "list.parquet", row_group_size=4)
+    rows = {"image": [{"bytes": data, "path": None} for data in images], "id": list(range(COUNT))}
     features = datasets.Features({"image": datasets.Image(), "id": datasets.Value("int64")})
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(root / "saved"))
     numbers = range(COUNT)
@@ -88,7 +88,7 @@ def predict(folder, origins, *, ranks, workers, start="fork", batch_size=4):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def test_two_ranks_with_two_workers_see_each_picture_once(tmp_path, origins):
+def test_two_ranks_with_two_workers_see_each_image_once(tmp_path, origins):
     predict(tmp_path, origins, ranks=2, workers=2)
     for number, (kind, (_, wanted)) in enumerate(origins.items()):
         by_rank, lines = seen(tmp_path / str(number))
@@ -96,7 +96,7 @@ def test_two_ranks_with_two_workers_see_each_picture_once(tmp_path, origins):
         assert len(by_rank) == 2 and all(by_rank), kind
 
 
-def test_workers_that_start_anew_see_each_picture_once(tmp_path, origins):
+def test_workers_that_start_anew_see_each_image_once(tmp_path, origins):
     chosen = {kind: origins[kind] for kind in ("tars", "stream")}
     predict(tmp_path, chosen, ranks=1, workers=2, start="spawn", batch_size=30)
     for number, (kind, (_, wanted)) in enumerate(chosen.items()):
@@ -112,7 +112,7 @@ class Rank(SimpleNamespace):
     """What the data module asks of a Trainer."""
 
     strategy = SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
-    lightning_module = SimpleNamespace(reading=READING)
+    lightning_module = SimpleNamespace(image_transform=READING)
     callbacks = ()
 
 
@@ -123,7 +123,7 @@ def test_any_ranks_and_workers_share_what_is_not_done(origins, kind, ranks, work
     done = set(sorted(wanted)[::4])
     keys = []
     for rank in range(ranks):
-        module = PictureDataModule(data, batch_size=3, workers=workers, done=done)
+        module = ImageDataModule(data, batch_size=3, workers=workers, done=done)
         module.trainer = Rank(global_rank=rank, world_size=ranks)
         keys += keys_of(module.predict_dataloader())
     assert sorted(keys) == sorted(set(wanted) - done)
@@ -132,9 +132,9 @@ def test_any_ranks_and_workers_share_what_is_not_done(origins, kind, ranks, work
 class ToNowhere(LightningModule):
     """Keeps the keys that it is given."""
 
-    def __init__(self, reading=None):
+    def __init__(self, image_transform=None):
         super().__init__()
-        self.reading = reading
+        self.image_transform = image_transform
         self.batches = []
 
     def predict_step(self, batch, batch_index):
@@ -158,7 +158,7 @@ def test_what_a_callback_has_recorded_is_left_out(tmp_path, origins):
     data, wanted = origins["folder"]
     recording, other = Callback(), Callback()
     recording.recorded_keys = set(sorted(wanted)[:20])
-    module = PictureDataModule(data, batch_size=2)
+    module = ImageDataModule(data, batch_size=2)
     assert module.remaining == COUNT
     model = ToNowhere(READING)
     run = trainer(tmp_path, other, recording)
@@ -167,32 +167,34 @@ def test_what_a_callback_has_recorded_is_left_out(tmp_path, origins):
     assert module.remaining == 3
 
     model = ToNowhere(READING)  # what is given here counts before it
-    trainer(tmp_path, recording).predict(model, PictureDataModule(data, done=()))
+    trainer(tmp_path, recording).predict(model, ImageDataModule(data, done=()))
     assert sorted(keys_of(model.batches)) == sorted(wanted)
-    assert PictureDataModule(origins["tars"][0]).remaining is None
+    assert ImageDataModule(origins["tars"][0]).remaining is None
 
 
 def test_the_reading_is_the_one_given_or_the_module_s(tmp_path, origins):
     data, _ = origins["folder"]
     model = ToNowhere(READING)
-    trainer(tmp_path).predict(model, PictureDataModule(data, reading=PictureReading(size=32, patch=8)))
+    trainer(tmp_path).predict(model, ImageDataModule(data, image_transform=ImageTransform(size=32, patch=8)))
     assert {min(batch["pixels"].shape[2:]) for batch in model.batches if batch["keys"]} == {32}
-    with pytest.raises(ValueError, match="has no attribute 'reading'. Give reading=PictureReading"):
-        trainer(tmp_path).predict(ToNowhere(), PictureDataModule(data))
-    with pytest.raises(ValueError, match="Give reading=PictureReading"):
-        PictureDataModule(data).predict_dataloader()
+    with pytest.raises(
+        ValueError, match="has no attribute 'image_transform'. Give image_transform=ImageTransform"
+    ):
+        trainer(tmp_path).predict(ToNowhere(), ImageDataModule(data))
+    with pytest.raises(ValueError, match="Give image_transform=ImageTransform"):
+        ImageDataModule(data).predict_dataloader()
 
 
 def test_sizes_that_make_no_sense_are_refused(origins):
     data, _ = origins["folder"]
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        PictureDataModule(data, batch_size=0)
+        ImageDataModule(data, batch_size=0)
     with pytest.raises(ValueError, match="workers must be 0 or more, got -1"):
-        PictureDataModule(data, workers=-1)
+        ImageDataModule(data, workers=-1)
 
 
 class Deadly:
-    """A picture whose reader does not survive it."""
+    """An image whose reader does not survive it."""
 
     def __fspath__(self):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -203,13 +205,13 @@ os.PathLike.register(Deadly)
 
 def test_a_worker_that_dies_is_an_error_and_no_end():
     pairs = [("a", Image.new("RGB", (16, 16))), ("b", Deadly()), ("c", Image.new("RGB", (16, 16)))]
-    module = PictureDataModule(pairs, batch_size=1, workers=1, reading=READING)
+    module = ImageDataModule(pairs, batch_size=1, workers=1, image_transform=READING)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*\)"):
         keys_of(module.predict_dataloader())
 
 
 class Signalling:
-    """A picture during whose reading its reader is told to stop, as all processes of a job are."""
+    """An image during whose image_transform its reader is told to stop, as all processes of a job are."""
 
     def __init__(self, path):
         self.path = path
@@ -226,5 +228,5 @@ os.PathLike.register(Signalling)
 def test_workers_leave_it_to_their_rank_to_stop(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     pairs = [(str(number), Signalling(str(tmp_path / "a.png"))) for number in range(6)]
-    module = PictureDataModule(pairs, batch_size=2, workers=2, reading=READING)
+    module = ImageDataModule(pairs, batch_size=2, workers=2, image_transform=READING)
     assert sorted(keys_of(module.predict_dataloader())) == [str(number) for number in range(6)]

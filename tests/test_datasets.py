@@ -23,7 +23,7 @@ from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
 from clip_surgery_hub.evaluate.datasets.mat import read_mat
 from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS, SCENES, WORLDS
-from clip_surgery_hub.images.loading import load_picture
+from clip_surgery_hub.images.loading import load_image
 from clip_surgery_hub.scenes import HELD_OUT, draw_scene, load_sprites
 from clip_surgery_hub.text.embedding import class_names
 
@@ -46,24 +46,24 @@ def test_every_data_set_has_a_miniature_or_is_drawn() -> None:
     assert {name.split()[0].strip(",") for name in MINIATURES} == set(DATASETS) - {"scenes"}
 
 
-def test_pictures_and_truth_are_read_pixel_by_pixel(miniature: Miniature) -> None:
+def test_images_and_truth_are_read_pixel_by_pixel(miniature: Miniature) -> None:
     dataset = opened(miniature)
     entry = DATASETS[miniature.key]
     assert (dataset.key, dataset.title, dataset.tasks) == (miniature.key, entry.title, entry.tasks)
     assert dataset.split == miniature.split or dataset.split == entry.splits[0]
     assert dataset.names() == miniature.names and len(dataset) == 3
     for index, (name, drawn, truth) in enumerate(
-        zip(miniature.names, miniature.pictures, miniature.truth, strict=True)
+        zip(miniature.names, miniature.images, miniature.truth, strict=True)
     ):
         sample = dataset.sample(index)
         assert sample.name == name
-        assert sample.picture.mode == "RGB" and sample.picture.size == drawn.shape[1::-1]
+        assert sample.image.mode == "RGB" and sample.image.size == drawn.shape[1::-1]
         assert (
-            np.abs(np.asarray(sample.picture).astype(int) - drawn).max() <= 12
+            np.abs(np.asarray(sample.image).astype(int) - drawn).max() <= 12
         )  # JPEG, at the quarters' seams
         assert sample.labels.dtype == bool and sample.labels.shape == (len(dataset.classes),)
         if truth.ndim == 1:
-            assert sample.segmentation is None and dataset.tasks == ("recognise",)
+            assert sample.segmentation is None and dataset.tasks == ("recognize",)
             assert np.array_equal(sample.labels, truth)
         else:
             assert sample.segmentation.dtype == np.int16
@@ -72,7 +72,7 @@ def test_pictures_and_truth_are_read_pixel_by_pixel(miniature: Miniature) -> Non
             assert set(np.flatnonzero(sample.labels)) == shown
 
 
-def test_opening_reads_no_picture_and_a_missing_one_is_named(miniature: Miniature) -> None:
+def test_opening_reads_no_image_and_a_missing_one_is_named(miniature: Miniature) -> None:
     files = [
         file for file in miniature.path.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png", ".mat")
     ]
@@ -81,11 +81,11 @@ def test_opening_reads_no_picture_and_a_missing_one_is_named(miniature: Miniatur
         file.write_bytes(b"")
     dataset = opened(miniature)
     assert dataset.names() == miniature.names
-    with pytest.raises(ValueError, match=rf"^The (picture|mask) .*({masks}).* get it anew\.$"):
+    with pytest.raises(ValueError, match=rf"^The (image|mask) .*({masks}).* get it anew\.$"):
         dataset.sample(0)
     for file in files:
         file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"^There is no picture .* get the data set anew\.$"):
+    with pytest.raises(FileNotFoundError, match=r"^There is no image .* get the data set anew\.$"):
         dataset.sample(0)
 
 
@@ -174,10 +174,10 @@ def test_numbers_of_no_class_are_refused(
 def test_numbers_of_other_imagenet_sets_are_refused(tmp_path: Path) -> None:
     found = MINIATURES["imagenet_s, 50"](tmp_path)
     file = next((tmp_path / "ImageNetS50").rglob(f"{found.names[0]}.png"))
-    colours = np.zeros((24, 32, 3), np.uint8)
-    colours[0, 0] = 51, 0, 0
-    colours[0, 1] = 919 % 256, 919 // 256, 0
-    save(file, colours)
+    colors = np.zeros((24, 32, 3), np.uint8)
+    colors[0, 0] = 51, 0, 0
+    colors[0, 1] = 919 % 256, 919 // 256, 0
+    save(file, colors)
     with pytest.raises(ValueError, match=r"no class of this data set: 51, 919 \("):
         opened(found).sample(0)
     (tmp_path / "ImageNetS50").rename(tmp_path / "ImageNetS300")
@@ -202,12 +202,12 @@ def test_instances_of_another_size_are_refused(tmp_path: Path) -> None:
         dataset.sample(0)
 
 
-def test_masks_saved_in_colours_are_refused(tmp_path: Path) -> None:
+def test_masks_saved_in_colors_are_refused(tmp_path: Path) -> None:
     dataset = opened(MINIATURES["voc2012"](tmp_path))
     mask = tmp_path / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png"
     save(mask, palette_png(np.zeros((24, 32))).convert("RGB"))
     with pytest.raises(
-        ValueError, match=rf"^The mask {mask} is a picture in colours, but one number per pixel"
+        ValueError, match=rf"^The mask {mask} is an image in colors, but one number per pixel"
     ):
         dataset.sample(0)
     imagenet = opened(MINIATURES["imagenet_s"](tmp_path))
@@ -217,32 +217,32 @@ def test_masks_saved_in_colours_are_refused(tmp_path: Path) -> None:
         imagenet.sample(1)
 
 
-def test_pictures_keep_their_pixels_and_lose_their_orientation(tmp_path: Path) -> None:
-    """Masks are drawn on the stored pixels, so nothing later may turn the picture."""
+def test_images_keep_their_pixels_and_lose_their_orientation(tmp_path: Path) -> None:
+    """Masks are drawn on the stored pixels, so nothing later may turn the image."""
     found = MINIATURES["voc2012"](tmp_path)
     turned = Image.Exif()
     turned[0x0112] = 6
     file = tmp_path / "VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg"
-    save(file, found.pictures[0], exif=turned.tobytes())
-    assert load_picture(file).size == (24, 32)
-    picture = opened(found).sample(0).picture
-    assert picture.size == load_picture(picture).size == (32, 24)
+    save(file, found.images[0], exif=turned.tobytes())
+    assert load_image(file).size == (24, 32)
+    image = opened(found).sample(0).image
+    assert image.size == load_image(image).size == (32, 24)
 
 
-def test_grey_pictures_become_rgb(tmp_path: Path) -> None:
+def test_gray_images_become_rgb(tmp_path: Path) -> None:
     found = MINIATURES["coco_multilabel"](tmp_path)
     save(tmp_path / "val2014/COCO_val2014_000000000042.jpg", np.full((24, 32), 90, np.uint8))
-    picture = opened(found).sample(0).picture
-    assert picture.mode == "RGB" and picture.getpixel((5, 5)) == (90, 90, 90)
+    image = opened(found).sample(0).image
+    assert image.mode == "RGB" and image.getpixel((5, 5)) == (90, 90, 90)
 
 
-def test_pictures_that_are_cut_off_are_named(tmp_path: Path) -> None:
+def test_images_that_are_cut_off_are_named(tmp_path: Path) -> None:
     found = MINIATURES["cityscapes"](tmp_path)
     file = next(tmp_path.rglob("lindau*leftImg8bit.png"))
     file.write_bytes(file.read_bytes()[:60])
     dataset = opened(found)
     dataset.sample(1)
-    with pytest.raises(ValueError, match=rf"^The picture {file} is damaged or none"):
+    with pytest.raises(ValueError, match=rf"^The image {file} is damaged or none"):
         dataset.sample(2)
 
 
@@ -529,7 +529,7 @@ def test_smaller_imagenet_sets_are_parts_of_the_whole() -> None:
         assert part.synonyms == tuple(whole.synonyms[place] for place in places)
 
 
-# Drawn scenes.
+# Synthetic scenes.
 
 
 @pytest.fixture(scope="module")
@@ -546,7 +546,7 @@ def test_plain_scenes_are_those_of_the_published_figures(training_evaluate: Modu
     assert (dataset.split, len(dataset), len(dataset.names())) == ("plain", SCENES, SCENES)
     for index, scene in enumerate(training_evaluate.draw(4, WORLDS["plain"])):
         sample = dataset.sample(index)
-        assert np.array_equal(np.asarray(sample.picture), scene.picture)
+        assert np.array_equal(np.asarray(sample.image), scene.image)
         assert sample.segmentation.shape == (80, 80)
         counted = {word: scene.mask(word) for word in scene.words if scene.mask(word).sum() >= 30}
         assert {dataset.classes.names[place] for place in np.flatnonzero(sample.labels)} == set(counted)
@@ -596,7 +596,7 @@ def test_difficulties_are_what_they_are_called() -> None:
     for index in range(5):  # the same objects at the same places on other grounds
         first, second = plain.sample(index), held_out.sample(index)
         assert np.array_equal(first.segmentation, second.segmentation)
-        assert not np.array_equal(np.asarray(first.picture), np.asarray(second.picture))
+        assert not np.array_equal(np.asarray(first.image), np.asarray(second.image))
     assert {draw_scene((FIRST_SEED, index), WORLDS["held_out"]).background for index in range(30)} == set(
         HELD_OUT
     )
@@ -628,7 +628,7 @@ def test_difficulties_are_what_they_are_called() -> None:
             ValueError,
             "^ADE20K needs a path.*ADEChallengeData2016.*sceneparsing.csail.mit",
         ),
-        ("scenes", ".", None, ValueError, "^Drawn scenes are drawn on the spot: leave out the path"),
+        ("scenes", ".", None, ValueError, "^Synthetic scenes are generated on the spot: leave out the path"),
         (
             "cityscapes",
             "/no/where",

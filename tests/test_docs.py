@@ -47,7 +47,7 @@ def test_python_in_the_readme_compiles_and_names_what_exists() -> None:
             assert not missing
 
 
-@pytest.mark.filterwarnings("ignore:'pizza' does not seem to be in the picture")
+@pytest.mark.filterwarnings("ignore:'pizza' does not seem to be in the image")
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -79,8 +79,8 @@ def test_snippets_and_commands_of_a_page_run(
     assert eval(told, names), told
 
 
-def test_every_picture_of_the_tasks_is_small() -> None:
-    pictures = list((ROOT / "docs" / "images").glob("task-*.png"))
-    assert pictures
-    for picture in pictures:
-        assert picture.stat().st_size <= 120_000, picture.name
+def test_every_image_of_the_tasks_is_small() -> None:
+    images = list((ROOT / "docs" / "images").glob("task-*.png"))
+    assert images
+    for image in images:
+        assert image.stat().st_size <= 120_000, image.name

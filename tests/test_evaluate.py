@@ -22,17 +22,17 @@ from clip_surgery_hub.evaluate import (
     evaluate,
     get_task,
     open_dataset,
-    readings_of,
+    variants_of,
 )
 from clip_surgery_hub.evaluate.cases import extreme_cases
 from clip_surgery_hub.evaluate.published import published_for
 from clip_surgery_hub.evaluate.report import results_table
 from clip_surgery_hub.evaluate.sweep import sweep
-from clip_surgery_hub.evaluate.variants import Reading
+from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.towers import Operation, find_tower
+from clip_surgery_hub.towers import Surgery, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery
 
 BUNDLED = "clip_vit_tiny.scenes"
@@ -52,12 +52,12 @@ Measure = Callable[..., Evaluation]
 
 @pytest.fixture(scope="module")
 def measure(clip: CLIPSurgery) -> Measure:
-    """Evaluate the first drawn scenes, asked for by the bare words."""
+    """Evaluate the first synthetic scenes, asked for by the bare words."""
 
     def run(out: Path, task: str = "explain", **changes: Any) -> Evaluation:
         chosen = get_task(task)
         options = {
-            "readings": readings_of(["none", "clip_surgery"], blocks=8, automatic=chosen.automatic),
+            "variants": variants_of(["none", "clip_surgery"], blocks=8, automatic=chosen.automatic),
             "limit": LIMIT,
             "templates": None,
             "accelerator": "cpu",
@@ -65,8 +65,8 @@ def measure(clip: CLIPSurgery) -> Measure:
             "draw": False,
             **changes,
         }
-        readings = options.pop("readings")
-        found = evaluate(clip, open_dataset("scenes"), chosen, readings, out=out, **options)
+        variants = options.pop("variants")
+        found = evaluate(clip, open_dataset("scenes"), chosen, variants, out=out, **options)
         assert found is not None
         return found
 
@@ -80,7 +80,7 @@ def measured(measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, float]:
-    return {f"{one.reading.name} {one.name}": one.value for one in evaluation.figures}
+    return {f"{one.variant.name} {one.name}": one.value for one in evaluation.metrics}
 
 
 def test_figures_are_those_of_explanations_made_one_by_one(
@@ -90,16 +90,16 @@ def test_figures_are_those_of_explanations_made_one_by_one(
     dataset = open_dataset("scenes")
     words = dataset.classes.names
     embeds = dict(zip(words, clip.encode_text(words, None), strict=True))
-    operated = CLIPSurgery.from_pretrained(BUNDLED, device="cpu")
+    modified = CLIPSurgery.from_pretrained(BUNDLED, device="cpu")
     contrasts, best = [], []
     for index in range(LIMIT):
         sample = dataset.sample(index)
         assert sample.segmentation is not None
-        explanation = operated.explain(sample.picture, embeds)
+        explanation = modified.explain(sample.image, embeds)
         own = []
         for number in sample.labels.nonzero()[0]:
             mask = torch.from_numpy(sample.segmentation == number)
-            similarity = explanation.operated[0][number]
+            similarity = explanation.surgery_similarity[0][number]
             heat = similarity_map(similarity.flatten()[None, :, None], similarity.shape, mask.shape)[0, 0]
             own.append(float(heat[mask].mean() - heat[~mask].mean()))
             overlaps = [
@@ -124,7 +124,7 @@ def test_batches_change_nothing(
     assert figures_of(again) == pytest.approx(figures_of(measured[0]), abs=0.05)
 
 
-def test_a_window_that_holds_the_picture_changes_nothing(
+def test_a_window_that_holds_the_image_changes_nothing(
     measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
     again = measure(tmp_path / "run", window=80)
@@ -133,15 +133,15 @@ def test_a_window_that_holds_the_picture_changes_nothing(
 
 def test_windows_read_each_reading_by_itself(clip: CLIPSurgery, measure: Measure, tmp_path: Path) -> None:
     together = measure(tmp_path / "both", window=48, stride=24, limit=2)
-    (alone,) = readings_of(["clip_surgery"], blocks=8)
-    single = measure(tmp_path / "one", window=48, stride=24, limit=2, readings=[alone])
+    (alone,) = variants_of(["clip_surgery"], blocks=8)
+    single = measure(tmp_path / "one", window=48, stride=24, limit=2, variants=[alone])
     expected = {name: value for name, value in figures_of(together).items() if name.startswith("clip")}
     assert figures_of(single) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int) -> None:
-    """Real processes; 7 pictures are shared unequally."""
+    """Real processes; 7 images are shared unequally."""
     given = ["evaluate", "scenes", "--templates", "none", "--limit", LIMIT, "--out", tmp_path / "run"]
     given += ["--accelerator", "cpu", "--devices", ranks, "--strategy", "ddp"]
     program = [Path(sys.executable).with_name("clip-surgery"), *given]
@@ -152,13 +152,13 @@ def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path,
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("| clip_surgery | 6 |") == 1  # one rank alone tells
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["pictures"] == LIMIT
+    assert results["images"] == LIMIT
     found = {
-        f"{reading} {name}": figure["value"]
-        for reading, told in results["readings"].items()
-        for name, figure in told["figures"].items()
+        f"{variant} {name}": figure["value"]
+        for variant, told in results["variants"].items()
+        for name, figure in told["metrics"].items()
     }
-    # One picture at a time here and eight there: see test_batches_change_nothing.
+    # One image at a time here and eight there: see test_batches_change_nothing.
     assert found == pytest.approx(figures_of(measured[0]), abs=0.05)
     assert len(list((tmp_path / "run" / "parts").iterdir())) == ranks
 
@@ -167,7 +167,7 @@ KILLED = """
 import os, signal, sys
 import lightning, torch
 torch.set_num_threads(1)
-from clip_surgery_hub.evaluate import evaluate, get_task, open_dataset, readings_of
+from clip_surgery_hub.evaluate import evaluate, get_task, open_dataset, variants_of
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.transform import remove_surgery
 
@@ -178,39 +178,39 @@ class Kill(lightning.Callback):
 
 clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", method="none", device="cpu")
 remove_surgery(clip.model)
-readings = readings_of(["none", "clip_surgery"], blocks=8)
-evaluate(clip, open_dataset("scenes"), get_task("explain"), readings, out=sys.argv[1], limit=7,
+variants = variants_of(["none", "clip_surgery"], blocks=8)
+evaluate(clip, open_dataset("scenes"), get_task("explain"), variants, out=sys.argv[1], limit=7,
          templates=None, draw=False, batch_size=1, seconds=0.0, callbacks=[Kill()],
          accelerator="cpu", devices=1)
 """
 
 
 class Count(lightning.Callback):
-    """How many pictures are measured."""
+    """How many images are measured."""
 
     def __init__(self) -> None:
-        self.pictures = 0
+        self.images = 0
 
     def on_test_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, *_: Any) -> None:
-        self.pictures += len(batch)
+        self.images += len(batch)
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(
     measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
-    """SIGKILL after three pictures of seven: the next start measures the others only."""
+    """SIGKILL after three images of seven: the next start measures the others only."""
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run")], timeout=600)
     assert ended.returncode == -9
     recorded = len(list((tmp_path / "run" / "parts").glob("*.safetensors")))
     assert recorded in (2, 3)
     count = Count()
     again = measure(tmp_path / "run", callbacks=[count], batch_size=1)
-    assert count.pictures == LIMIT - recorded
+    assert count.images == LIMIT - recorded
     assert figures_of(again) == pytest.approx(figures_of(measured[0]), abs=0.05)
     # All of it is there now: nothing is measured, and the figures are the same.
     count = Count()
     assert figures_of(measure(tmp_path / "run", callbacks=[count])) == figures_of(again)
-    assert count.pictures == 0
+    assert count.images == 0
 
 
 def test_an_evaluation_that_fails_keeps_what_it_measured(measure: Measure, tmp_path: Path) -> None:
@@ -223,15 +223,15 @@ def test_an_evaluation_that_fails_keeps_what_it_measured(measure: Measure, tmp_p
         measure(tmp_path / "run", callbacks=[Fail()], batch_size=2)
     count = Count()
     measure(tmp_path / "run", callbacks=[count], batch_size=2)
-    assert count.pictures == LIMIT - 4
+    assert count.images == LIMIT - 4
 
 
 def test_a_larger_limit_goes_on_and_a_smaller_one_counts_fewer(measure: Measure, tmp_path: Path) -> None:
     few, more = measure(tmp_path / "run", limit=2), measure(tmp_path / "run", limit=4)
     count = Count()
     few_again = measure(tmp_path / "run", limit=2, callbacks=[count])
-    assert count.pictures == 0
-    assert (few.pictures, more.pictures, few_again.pictures) == (2, 4, 2)
+    assert count.images == 0
+    assert (few.images, more.images, few_again.images) == (2, 4, 2)
     assert figures_of(few_again) == figures_of(few) != figures_of(more)
 
 
@@ -258,22 +258,25 @@ def test_a_damaged_part_is_named(measure: Measure, tmp_path: Path) -> None:
 def test_every_task_writes_its_results(measure: Measure, tmp_path: Path, task: str) -> None:
     found = measure(tmp_path / "run", task, limit=4, draw=True)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert set(results["readings"]) == {reading.name for reading in found.readings}
-    for reading in found.readings:
-        told = results["readings"][reading.name]
-        assert told["figures"][found.task.figure]["value"] == found.of(reading)[found.task.figure].value
+    assert set(results["variants"]) == {variant.name for variant in found.variants}
+    for variant in found.variants:
+        told = results["variants"][variant.name]
+        assert (
+            told["metrics"][found.task.primary_metric]["value"]
+            == found.of(variant)[found.task.primary_metric].value
+        )
         for values in told["per_class"].values():
             assert list(values) == list(found.class_names)
         for name in ("classes", "best", "worst"):
-            assert (tmp_path / "run" / f"{name}_{reading.name}.png").stat().st_size > 1000
+            assert (tmp_path / "run" / f"{name}_{variant.name}.png").stat().st_size > 1000
     assert results_table(found) in (tmp_path / "run" / "results.md").read_text()
 
 
 def test_the_best_and_the_worst_are_what_they_say(measured: tuple[Evaluation, Path]) -> None:
     evaluation, _ = measured
-    for reading in evaluation.readings:
-        best, worst = extreme_cases(evaluation, reading, 3)
-        values = sorted(evaluation.per_picture[reading.name].values(), reverse=True)
+    for variant in evaluation.variants:
+        best, worst = extreme_cases(evaluation, variant, 3)
+        values = sorted(evaluation.per_image[variant.name].values(), reverse=True)
         assert [case.value for case in best] == values[:3]
         assert [case.value for case in worst] == values[::-1][:3]
         assert not {case.index for case in best} & {case.index for case in worst}
@@ -285,11 +288,11 @@ def test_published_figures_stand_beside_and_are_compared_where_the_method_is_the
     assert {one.method for one in known} <= set(METHODS)
     paper = {one.figure: one.value for one in published_for("context59", "explain") if one.method != "none"}
     assert paper == {"mIoU": 46.28, "mSC": 34.32}
-    assert {one.value for one in published_for("nus_wide", "recognise")} == {35.58, 39.99, 42.85, 47.19}
+    assert {one.value for one in published_for("nus_wide", "recognize")} == {35.58, 39.99, 42.85, 47.19}
 
 
 def test_readings_are_all_combinations_that_mean_something() -> None:
-    found = readings_of(
+    found = variants_of(
         ["none", "clip_surgery", "naclip"], blocks=12, depths=[2, 6], features=["auto", "plain"]
     )
     assert [one.name for one in found] == [
@@ -300,7 +303,7 @@ def test_readings_are_all_combinations_that_mean_something() -> None:
         "clip_surgery-6-plain",
         "naclip-1-plain",
     ]
-    assert readings_of(["clip_surgery"], blocks=12, automatic="plain")[0].features == "plain"
+    assert variants_of(["clip_surgery"], blocks=12, automatic="plain")[0].features == "plain"
 
 
 @pytest.mark.parametrize(
@@ -314,7 +317,7 @@ def test_readings_are_all_combinations_that_mean_something() -> None:
 )
 def test_wrong_readings_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        readings_of(**{"blocks": 12, **given})
+        variants_of(**{"blocks": 12, **given})
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -322,11 +325,11 @@ def test_wrong_readings_are_refused(given: dict[str, Any], message: str) -> None
 def test_one_pass_gives_every_reading_as_it_is_under_surgery(clip: CLIPSurgery, interpolation: Any) -> None:
     pixels = torch.randn(2, 3, 80, 104, generator=torch.Generator().manual_seed(0))
     blocks = len(clip.tower.blocks)
-    operations = [Operation(method, method.resolve_depth(None, blocks)) for method in METHODS.values()]
-    operations.append(Operation(METHODS["clip_surgery"], 2))
-    found = clip.tower.encode_all(pixels, operations, interpolation=interpolation)
-    for operation, tokens in zip(operations, found, strict=True):
-        with surgery(clip.model, operation.method.name, operation.depth or None):
+    surgeries = [Surgery(method, method.resolve_depth(None, blocks)) for method in METHODS.values()]
+    surgeries.append(Surgery(METHODS["clip_surgery"], 2))
+    found = clip.tower.encode_all(pixels, surgeries, interpolation=interpolation)
+    for applied, tokens in zip(surgeries, found, strict=True):
+        with surgery(clip.model, applied.method.name, applied.depth or None):
             expected = clip.tower.encode(pixels, interpolation=interpolation)
         torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-6)
 
@@ -348,7 +351,7 @@ def test_one_pass_for_one_reading(clip: CLIPSurgery, name: str, watched: bool, a
     plain = tower.encode(pixels)
     method = METHODS[name]
     depth = method.resolve_depth(None, len(clip.tower.blocks))
-    (found,) = tower.encode_all(pixels, [Operation(method, depth)])
+    (found,) = tower.encode_all(pixels, [Surgery(method, depth)])
     with surgery(model, name):
         expected = tower.encode(pixels)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
@@ -376,14 +379,14 @@ def test_sweep_finds_the_best_of_its_readings(clip: CLIPSurgery, tmp_path: Path)
         accelerator="cpu",
     )
     values = {
-        (part.size, figure.reading.name): figure.value
+        (part.size, figure.variant.name): figure.value
         for part in found.parts
-        for figure in part.evaluation.figures
+        for figure in part.evaluation.metrics
         if figure.name == "mIoU"
     }
     assert len(values) == 2 * 6  # none and two depths, plain and after feature surgery, at two sizes
     part, figure = found.best
-    assert figure.value == max(values.values()) == values[part.size, figure.reading.name]
+    assert figure.value == max(values.values()) == values[part.size, figure.variant.name]
     assert found.table().count("**") == 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "bare_64",
@@ -445,13 +448,13 @@ def test_wrong_input_is_one_line(
 
 def test_a_task_that_the_truth_does_not_allow_is_refused(clip: CLIPSurgery, tmp_path: Path) -> None:
     dataset = open_dataset("scenes")
-    entry = type(dataset.entry)(**{**vars(dataset.entry), "tasks": ("recognise",)})
+    entry = type(dataset.entry)(**{**vars(dataset.entry), "tasks": ("recognize",)})
     dataset.entry = entry
-    with pytest.raises(ValueError, match="does not tell what the task 'segment' needs; measure recognise"):
+    with pytest.raises(ValueError, match="does not tell what the task 'segment' needs; measure recognize"):
         evaluate(
             clip,
             dataset,
             get_task("segment"),
-            [Reading(method="none", depth=0, features="plain")],
+            [Variant(method="none", depth=0, features="plain")],
             out=tmp_path / "run",
         )

@@ -23,7 +23,7 @@ from clip_surgery_hub.evaluate.metrics import (
     SegmentationMetric,
 )
 from clip_surgery_hub.evaluate.metrics.explainability import STEPS
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 from clip_surgery_hub.functional import highest_text, similarity_map, similarity_to_points
 from clip_surgery_hub.functional.measures import (
     class_overlaps,
@@ -33,11 +33,11 @@ from clip_surgery_hub.functional.measures import (
 )
 
 CLASSES = 5
-Case = tuple[Truth, Answer]
+Case = tuple[Truth, Prediction]
 
 
 def case(index: int, *, height: int = 12, width: int = 18, classes: int = CLASSES) -> Case:
-    """A picture of some of the classes, with void and pixels of no class, and a random answer."""
+    """An image of some of the classes, with void and pixels of no class, and a random answer."""
     rng = np.random.default_rng(index)
     shown = rng.permutation(classes)[: rng.integers(1, classes)]
     numbers = rng.choice([VOID, NO_CLASS, *shown], size=(height // 3, width // 3))
@@ -45,11 +45,11 @@ def case(index: int, *, height: int = 12, width: int = 18, classes: int = CLASSE
     labels = torch.tensor([bool((segmentation == one).any()) for one in range(classes)])
     truth = Truth(
         index=index,
-        picture=np.zeros((height, width, 3), np.uint8),
+        image=np.zeros((height, width, 3), np.uint8),
         labels=labels,
         segmentation=segmentation,
     )
-    answer = Answer(
+    answer = Prediction(
         scores=torch.from_numpy(rng.normal(size=classes)).float(),
         similarity=torch.from_numpy(rng.normal(size=(classes, 4, 6))).float(),
     )
@@ -61,7 +61,7 @@ CASES = [case(index) for index in range(14)]
 METRICS: dict[str, Callable[[], RowMetric]] = {
     "explain": lambda: ExplanationMetric(background=None),
     "segment": lambda: SegmentationMetric(classes=CLASSES),
-    "recognise": lambda: RecognitionMetric(classes=CLASSES),
+    "recognize": lambda: RecognitionMetric(classes=CLASSES),
     "interact": lambda: InteractionMetric(sam=None),
 }
 
@@ -72,7 +72,7 @@ def updated(metric: RowMetric, cases: list[Case]) -> RowMetric:
     return metric
 
 
-def maps_of(truth: Truth, answer: Answer) -> list[tuple[int, Tensor, Tensor, Tensor]]:
+def maps_of(truth: Truth, answer: Prediction) -> list[tuple[int, Tensor, Tensor, Tensor]]:
     """Class, map, mask and valid pixels of each shown class, one at a time."""
     assert truth.segmentation is not None
     size = (truth.segmentation.shape[0], truth.segmentation.shape[1])
@@ -141,7 +141,7 @@ def test_segmentation_equals_torchmetrics_jaccard_over_the_data_set() -> None:
     assert float(found["mIoU"]) == pytest.approx(100 * float(index.compute()), abs=1e-4)
 
 
-def test_segmentation_among_the_pictures_own_classes_equals_its_transcription() -> None:
+def test_segmentation_among_the_images_own_classes_equals_its_transcription() -> None:
     both, either = np.zeros(CLASSES), np.zeros(CLASSES)
     for truth, answer in CASES:
         assert truth.segmentation is not None
@@ -153,10 +153,10 @@ def test_segmentation_among_the_pictures_own_classes_equals_its_transcription() 
             both[number] += ((guess == number) & (fact == number)).sum()
             either[number] += (((guess == number) | (fact == number)) & (fact >= 0)).sum()
     found = updated(METRICS["segment"](), CASES).compute()
-    assert float(found["mIoU, picture's classes"]) == pytest.approx(100 * (both / either).mean(), abs=1e-4)
+    assert float(found["mIoU, image's classes"]) == pytest.approx(100 * (both / either).mean(), abs=1e-4)
 
 
-def test_mean_of_the_pictures_is_not_the_figure_of_the_data_set() -> None:
+def test_mean_of_the_images_is_not_the_figure_of_the_data_set() -> None:
     """What torchmetrics.segmentation.MeanIoU would give: another number, so the test above can tell."""
     metrics = [updated(METRICS["segment"](), [one]).compute()["mIoU"] for one in CASES]
     whole = updated(METRICS["segment"](), CASES).compute()["mIoU"]
@@ -164,7 +164,7 @@ def test_mean_of_the_pictures_is_not_the_figure_of_the_data_set() -> None:
 
 
 def test_recognition_equals_its_definition() -> None:
-    """Precision at every shown picture, in the order of the scores, written out."""
+    """Precision at every shown image, in the order of the scores, written out."""
     scores = np.array([answer.scores.numpy() for _, answer in CASES])
     shown = np.array([truth.labels.numpy() for truth, _ in CASES])
     expected = []
@@ -173,22 +173,22 @@ def test_recognition_equals_its_definition() -> None:
         ranked = shown[order, number]
         precisions = [ranked[: place + 1].mean() for place in range(len(ranked)) if ranked[place]]
         expected.append(np.mean(precisions))
-    metric = updated(METRICS["recognise"](), CASES)
+    metric = updated(METRICS["recognize"](), CASES)
     assert float(metric.compute()["mAP"]) == pytest.approx(100 * np.mean(expected), abs=1e-4)
     assert metric.per_class(CLASSES)["AP"].tolist() == pytest.approx(
         [100 * one for one in expected], abs=1e-4
     )
 
 
-def test_a_class_that_no_picture_shows_does_not_count() -> None:
+def test_a_class_that_no_image_shows_does_not_count() -> None:
     scores = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]]).bool()
     metric = RecognitionMetric(classes=3)
     for index in range(6):
         truth = Truth(
-            index=index, picture=np.zeros((1, 1, 3), np.uint8), labels=labels[index], segmentation=None
+            index=index, image=np.zeros((1, 1, 3), np.uint8), labels=labels[index], segmentation=None
         )
-        metric.update(truth, Answer(scores=scores[index], similarity=scores[index][:, None, None]))
+        metric.update(truth, Prediction(scores=scores[index], similarity=scores[index][:, None, None]))
     expected = multilabel_average_precision(scores[:, :2], labels[:, :2].int(), num_labels=2)
     assert float(metric.compute()["mAP"]) == pytest.approx(100 * float(expected), abs=1e-4)
     assert metric.per_class(3)["AP"][2].isnan()
@@ -250,10 +250,10 @@ def test_figures_are_the_same_for_any_number_of_ranks(ranks: int, tmp_path: Path
 
 @pytest.mark.parametrize("name", METRICS)
 def test_resamples_are_what_a_data_set_of_copies_gives(name: str) -> None:
-    """Each row of counts against a metric that is updated so many times with copies of the pictures."""
+    """Each row of counts against a metric that is updated so many times with copies of the images."""
     metric = updated(METRICS[name](), CASES)
-    rows, pictures = metric.renumbered()
-    counts = bootstrap_counts(pictures, 3, seed=4)
+    rows, images = metric.renumbered()
+    counts = bootstrap_counts(images, 3, seed=4)
     found = metric.resampled(rows, counts)
     for number, row in enumerate(counts.int().tolist()):
         copies: list[Case] = []
@@ -286,21 +286,23 @@ def test_a_metric_of_nothing_has_no_figures(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_per_picture_tells_the_better_answer_from_the_worse(name: str) -> None:
+def test_per_image_tells_the_better_answer_from_the_worse(name: str) -> None:
     """The truth itself as the answer, and its opposite: one class on the left, another on the right."""
     segmentation = torch.zeros(12, 18, dtype=torch.int64)
     segmentation[:, 9:] = 1
     labels = torch.arange(CLASSES) < 2
-    picture = np.zeros((12, 18, 3), np.uint8)
-    truth = Truth(index=0, picture=picture, labels=labels, segmentation=segmentation)
+    image = np.zeros((12, 18, 3), np.uint8)
+    truth = Truth(index=0, image=image, labels=labels, segmentation=segmentation)
     perfect = torch.stack([(segmentation[1::3, 1::3] == number).float() for number in range(CLASSES)])
-    answers = [Answer(scores=sign * truth.labels.float(), similarity=sign * perfect) for sign in (1.0, -1.0)]
+    answers = [
+        Prediction(scores=sign * truth.labels.float(), similarity=sign * perfect) for sign in (1.0, -1.0)
+    ]
     metric = updated(
         METRICS[name](), [(renumbered(truth, number), one) for number, one in enumerate(answers)]
     )
-    good, bad = metric.per_picture().tolist()
+    good, bad = metric.per_image().tolist()
     assert good > bad
-    assert metric.pictures().tolist() == [0, 1]
+    assert metric.images().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +324,6 @@ def test_class_overlaps_refuse_another_shape() -> None:
         class_overlaps(torch.zeros(2, 3).long(), torch.zeros(3, 2).long(), 4)
 
 
-def test_contrast_of_a_class_that_fills_its_picture_is_unknown() -> None:
+def test_contrast_of_a_class_that_fills_its_image_is_unknown() -> None:
     maps, everything = torch.rand(1, 3, 3), torch.ones(1, 3, 3, dtype=torch.bool)
     assert contrasts(maps, everything, everything[0]).isnan().all()

@@ -115,7 +115,7 @@ CASES: dict[str, Case] = {
 }
 
 #: One method of each kind, for contracts in which methods of a kind cannot differ: with residual, with MLP,
-#: without residual and by the grid, and the one that operates on no block.
+#: without residual and by the grid, and the one that modifies no block.
 KINDS = ("clip_surgery", "sclip", "naclip", "none")
 
 
@@ -173,9 +173,9 @@ class TestEveryFamily:
         torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
         torch.testing.assert_close(encode(model, given)[:, 0], before, rtol=0, atol=1e-6)
         for size, tokens in plain.items():
-            operated = encode(model, pixels(size))
-            torch.testing.assert_close(operated[:, 0], tokens[:, 0], rtol=0, atol=1e-6)
-            changed = (operated[:, 1:] - tokens[:, 1:]).abs().max()
+            modified = encode(model, pixels(size))
+            torch.testing.assert_close(modified[:, 0], tokens[:, 0], rtol=0, atol=1e-6)
+            changed = (modified[:, 1:] - tokens[:, 1:]).abs().max()
             assert changed == 0 if method == "none" else changed > 1e-3
 
     @pytest.mark.parametrize("method", KINDS)
@@ -265,10 +265,10 @@ class TestEveryFamily:
                 apply_surgery(model, **refused)
         assert state_of(model) == before
         apply_surgery(model, depth=1)
-        operated = state_of(model)
+        modified = state_of(model)
         with pytest.raises(RuntimeError, match="under surgery already"):
             apply_surgery(model)
-        assert state_of(model) == operated
+        assert state_of(model) == modified
         assert surgery_state(model) == SurgeryState("clip_surgery", 1)
 
     @pytest.mark.parametrize("method", METHODS)
@@ -296,11 +296,11 @@ class TestEveryFamily:
             assert not torch.equal(of_pixels, of_both)
 
     @pytest.mark.parametrize("method", METHODS)
-    def test_a_batch_gives_what_its_pictures_give(self, case: Case, model: Any, method: str) -> None:
+    def test_a_batch_gives_what_its_images_give(self, case: Case, model: Any, method: str) -> None:
         apply_surgery(model, method)
         for size in every_size(case):
             given = pixels(size, batch=4)
-            one_by_one = torch.cat([encode(model, picture[None]) for picture in given])
+            one_by_one = torch.cat([encode(model, image[None]) for image in given])
             torch.testing.assert_close(encode(model, given), one_by_one, rtol=0, atol=2e-6)
 
     def test_order_of_sizes_does_not_matter(self, case: Case, model: Any) -> None:
@@ -339,6 +339,6 @@ class TestEveryFamily:
             assert half.dtype == torch.bfloat16
             assert cosine_similarity(half.float(), single, dim=-1).min() > 0.99
 
-    def test_a_picture_without_a_patch_is_refused(self, case: Case, model: Any) -> None:
+    def test_an_image_without_a_patch_is_refused(self, case: Case, model: Any) -> None:
         with pytest.raises(ValueError, match=f"holds no patch: .* at least {case.patch} pixels"):
             find_tower(model).encode(pixels((case.patch - 1, case.native[1])))

@@ -16,19 +16,19 @@ from clip_surgery_hub.results.explanation import Explanation, Settings
 SETTINGS = Settings(model="some/model", method="clip_surgery", depth=6, versions={"torch": "2.0"})
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def of_maps(operated: Tensor, height: int, width: int, *, texts: int | None = None) -> Explanation:
-    """One picture, its similarity after feature surgery as given (texts first), the negative of it before."""
-    texts = len(operated) if texts is None else texts
+def of_maps(surgery_similarity: Tensor, height: int, width: int, *, texts: int | None = None) -> Explanation:
+    """One image, its similarity after feature surgery as given (texts first), the negative of it before."""
+    texts = len(surgery_similarity) if texts is None else texts
     return Explanation(
-        pictures=(picture(height, width),),
+        images=(random_image(height, width),),
         texts=tuple(f"text {number}" for number in range(texts)),
-        background=tuple(f"background {number}" for number in range(len(operated) - texts)),
-        operated=(operated,),
-        plain=(-operated,),
+        background=tuple(f"background {number}" for number in range(len(surgery_similarity) - texts)),
+        surgery_similarity=(surgery_similarity,),
+        plain_similarity=(-surgery_similarity,),
         scores=torch.arange(texts)[None] / 10,
         plain_scores=-torch.arange(texts)[None] / 10,
         settings=SETTINGS,
@@ -37,18 +37,18 @@ def of_maps(operated: Tensor, height: int, width: int, *, texts: int | None = No
 
 @pytest.fixture
 def three() -> Explanation:
-    """Three pictures of different sizes and grids, two texts and one background text."""
+    """Three images of different sizes and grids, two texts and one background text."""
     generator = torch.Generator().manual_seed(0)
 
     def maps() -> tuple[Tensor, ...]:
         return tuple(torch.randn(3, *grid, generator=generator) for grid in ((6, 8), (3, 9), (5, 5)))
 
     return Explanation(
-        pictures=(picture(60, 80), picture(30, 90, seed=1), picture(17, 19, seed=2)),
+        images=(random_image(60, 80), random_image(30, 90, seed=1), random_image(17, 19, seed=2)),
         texts=("bench", "person"),
         background=("grass",),
-        operated=maps(),
-        plain=maps(),
+        surgery_similarity=maps(),
+        plain_similarity=maps(),
         scores=torch.randn(3, 2, generator=generator),
         plain_scores=torch.randn(3, 2, generator=generator),
         settings=SETTINGS,
@@ -57,7 +57,7 @@ def three() -> Explanation:
 
 def test_a_heatmap_is_the_scaled_map_resized_bilinearly() -> None:
     (heatmap,) = of_maps(torch.tensor([[[5.0, 9.0]]]), 1, 4).heatmaps()
-    # Pixel centres at -1/4, 1/4, 3/4 and 5/4 between the two patch centres 0 and 1.
+    # Pixel centers at -1/4, 1/4, 3/4 and 5/4 between the two patch centers 0 and 1.
     assert torch.equal(heatmap, torch.tensor([[[0.0, 0.25, 0.75, 1.0]]]))
 
 
@@ -73,11 +73,11 @@ def test_heatmaps_and_points_are_the_published_ones(golden: dict[str, Tensor]) -
     maps = patches.transpose(1, 2).unflatten(-1, (8, 8))
     small, large = (
         Explanation(
-            pictures=(picture(*size), picture(*size)),
+            images=(random_image(*size), random_image(*size)),
             texts=("a", "b", "c", "d"),
             background=(),
-            operated=tuple(maps),
-            plain=tuple(maps),
+            surgery_similarity=tuple(maps),
+            plain_similarity=tuple(maps),
             scores=torch.zeros(2, 4),
             plain_scores=torch.zeros(2, 4),
             settings=SETTINGS,
@@ -91,17 +91,17 @@ def test_heatmaps_and_points_are_the_published_ones(golden: dict[str, Tensor]) -
         assert torch.equal(points.labels, golden[f"labels_{number}"].to(torch.uint8))
 
 
-def test_points_lie_on_the_hottest_cell_of_a_wide_picture() -> None:
-    operated = torch.zeros(1, 2, 8)
-    operated[0, :, 4:6] = 1.0  # the third of four cells of 2 x 2 patches
-    ((points,),) = of_maps(operated, 50, 400).points()
+def test_points_lie_on_the_hottest_cell_of_a_wide_image() -> None:
+    surgery_similarity = torch.zeros(1, 2, 8)
+    surgery_similarity[0, :, 4:6] = 1.0  # the third of four cells of 2 x 2 patches
+    ((points,),) = of_maps(surgery_similarity, 50, 400).points()
     assert points.xy[points.labels == 1].tolist() == [[250, 25]]
     assert points.xy[points.labels == 0].tolist() == [[50, 25]]
 
 
 def test_a_box_surrounds_the_part_above_the_threshold() -> None:
-    operated = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
-    explanation = of_maps(operated, 4, 4)
+    surgery_similarity = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    explanation = of_maps(surgery_similarity, 4, 4)
     # Along each side the map is 1, 3/4, 1/4, 0; in the plane it is the product.
     assert explanation.boxes(threshold=0.5)[0][0].tolist() == [[0, 0, 2, 2]]
     assert explanation.boxes(threshold=0.2)[0][0].tolist() == [[0, 0, 3, 3]]
@@ -109,10 +109,10 @@ def test_a_box_surrounds_the_part_above_the_threshold() -> None:
 
 
 def test_parts_apart_have_boxes_of_their_own() -> None:
-    operated = torch.zeros(1, 8, 8)
-    operated[0, 1:3, 1:3] = 1.0
-    operated[0, 5:7, 4:7] = 1.0
-    boxes = of_maps(operated, 8, 8).boxes(threshold=0.5)[0][0]
+    surgery_similarity = torch.zeros(1, 8, 8)
+    surgery_similarity[0, 1:3, 1:3] = 1.0
+    surgery_similarity[0, 5:7, 4:7] = 1.0
+    boxes = of_maps(surgery_similarity, 8, 8).boxes(threshold=0.5)[0][0]
     assert boxes.tolist() == [[1, 1, 3, 3], [4, 5, 7, 7]]
 
 
@@ -127,9 +127,9 @@ def test_parts_apart_have_boxes_of_their_own() -> None:
 def test_every_pixel_goes_to_the_highest_similarity(
     seed: int, grid: tuple[int, int], size: tuple[int, int], texts: int, background: int
 ) -> None:
-    operated = torch.randn(texts + background, *grid, generator=torch.Generator().manual_seed(seed))
-    explanation = of_maps(operated, *size, texts=texts)
-    for features, maps in (("surgery", operated), ("plain", -operated)):
+    surgery_similarity = torch.randn(texts + background, *grid, generator=torch.Generator().manual_seed(seed))
+    explanation = of_maps(surgery_similarity, *size, texts=texts)
+    for features, maps in (("surgery", surgery_similarity), ("plain", -surgery_similarity)):
         resized = interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
         (segments,) = explanation.segment(features)
         assert segments.dtype == torch.int64 and segments.shape == size
@@ -138,9 +138,9 @@ def test_every_pixel_goes_to_the_highest_similarity(
 
 
 def test_the_background_texts_count_on_after_the_texts() -> None:
-    operated = torch.zeros(3, 1, 2)
-    operated[0, 0, 0], operated[2, 0, 1] = 1.0, 1.0
-    explanation = of_maps(operated, 2, 4, texts=1)
+    surgery_similarity = torch.zeros(3, 1, 2)
+    surgery_similarity[0, 0, 0], surgery_similarity[2, 0, 1] = 1.0, 1.0
+    explanation = of_maps(surgery_similarity, 2, 4, texts=1)
     assert explanation.segment("surgery")[0].tolist() == [[0, 0, 2, 2], [0, 0, 2, 2]]
     assert (
         len(explanation.similarity[0]) == len(explanation.heatmaps()[0]) == len(explanation.points()[0]) == 1
@@ -148,15 +148,19 @@ def test_the_background_texts_count_on_after_the_texts() -> None:
 
 
 def test_other_features_are_refused_with_those_there_are(three: Explanation) -> None:
-    with pytest.raises(ValueError, match='"plain" or "surgery", got \'operated\''):
-        three.segment("operated")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='"plain" or "surgery", got \'surgery_similarity\''):
+        three.segment("surgery_similarity")  # type: ignore[arg-type]
 
 
 def test_combined_points_are_on_any_of_the_texts_chosen() -> None:
-    operated = torch.zeros(3, 4, 8)
-    operated[0, :2, :2], operated[1, 2:, 6:], operated[2, 2:, :2] = 1.0, 1.0, 1.0
-    operated[:2, :2, 4:6], operated[:2, 2:, 2:4] = -0.5, -0.4  # the lowest cells of both
-    explanation = of_maps(operated, 40, 80)
+    surgery_similarity = torch.zeros(3, 4, 8)
+    surgery_similarity[0, :2, :2], surgery_similarity[1, 2:, 6:], surgery_similarity[2, 2:, :2] = (
+        1.0,
+        1.0,
+        1.0,
+    )
+    surgery_similarity[:2, :2, 4:6], surgery_similarity[:2, 2:, 2:4] = -0.5, -0.4  # the lowest cells of both
+    explanation = of_maps(surgery_similarity, 40, 80)
     (points,) = explanation.combined_points(["text 0", "text 1"])
     assert points.xy[points.labels == 1].tolist() == [[10, 10], [70, 30]]
     assert points.xy[points.labels == 0].tolist() == [[50, 10], [30, 30]]
@@ -193,8 +197,8 @@ def test_present_texts_reach_the_threshold(three: Explanation) -> None:
     assert known.present(0.5) == [[True, True], [True, False], [False, False]]
     assert known[1].present() == [[True, False]]
     assert known != three
-    assert known.to_dict()["pictures"][0]["texts"][1]["presence"] == pytest.approx(0.9)
-    assert three.to_dict()["pictures"][0]["texts"][1]["presence"] is None
+    assert known.to_dict()["images"][0]["texts"][1]["presence"] == pytest.approx(0.9)
+    assert three.to_dict()["images"][0]["texts"][1]["presence"] is None
     with pytest.raises(ValueError, match="embeddings were given in place of texts"):
         three.present()
 
@@ -211,7 +215,7 @@ def test_thresholds_are_shares(three: Explanation, threshold: float) -> None:
     ("index", "numbers"),
     [(0, [0]), (-1, [2]), (slice(1, None), [1, 2]), (slice(None, None, -2), [2, 0]), (slice(5, 9), [])],
 )
-def test_an_index_gives_the_part_for_those_pictures(
+def test_an_index_gives_the_part_for_those_images(
     three: Explanation, index: int | slice, numbers: list[int]
 ) -> None:
     part = three[index]
@@ -219,8 +223,8 @@ def test_an_index_gives_the_part_for_those_pictures(
     assert torch.equal(part.scores, three.scores[numbers])
     assert torch.equal(part.plain_scores, three.plain_scores[numbers])
     for position, number in enumerate(numbers):
-        assert part.pictures[position] is three.pictures[number]
-        assert part.operated[position] is three.operated[number]
+        assert part.images[position] is three.images[number]
+        assert part.surgery_similarity[position] is three.surgery_similarity[number]
         assert torch.equal(part.heatmaps()[position], three.heatmaps()[number])
         assert torch.equal(part.segment()[position], three.segment()[number])
     assert (part.texts, part.background, part.settings) == (three.texts, three.background, three.settings)
@@ -238,9 +242,9 @@ def test_equal_means_the_same_numbers(three: Explanation) -> None:
     for changed in (
         dataclasses.replace(three, texts=("bench", "man")),
         dataclasses.replace(three, scores=three.scores + 1e-6),
-        dataclasses.replace(three, operated=three.plain),
+        dataclasses.replace(three, surgery_similarity=three.plain_similarity),
         dataclasses.replace(three, settings=dataclasses.replace(SETTINGS, depth=5)),
-        dataclasses.replace(three, pictures=(picture(60, 80, seed=9), *three.pictures[1:])),
+        dataclasses.replace(three, images=(random_image(60, 80, seed=9), *three.images[1:])),
         three[:2],
     ):
         assert three != changed
@@ -253,10 +257,10 @@ def test_it_is_frozen(three: Explanation) -> None:
 
 def test_its_repr_is_one_line_that_says_what_it_holds(three: Explanation) -> None:
     assert repr(three) == (
-        "Explanation(3 pictures, texts 'bench', 'person', background 'grass', "
+        "Explanation(3 images, texts 'bench', 'person', background 'grass', "
         "some/model, clip_surgery at depth 6)"
     )
-    assert "1 picture of 90x30 px" in repr(three[1])
+    assert "1 image of 90x30 px" in repr(three[1])
     many = of_maps(torch.zeros(30, 2, 2), 4, 4)
     assert "'text 3' and 26 more" in repr(many)
     long = dataclasses.replace(three, texts=("two\nlines", "x" * 1000))
@@ -267,12 +271,12 @@ def test_its_dict_survives_json_and_says_what_the_methods_say(three: Explanation
     values = three.to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["settings"]["depth"] == 6
-    assert [(one["width"], one["height"], one["grid"]) for one in values["pictures"]] == [
+    assert [(one["width"], one["height"], one["grid"]) for one in values["images"]] == [
         (80, 60, [6, 8]),
         (90, 30, [3, 9]),
         (19, 17, [5, 5]),
     ]
-    person = values["pictures"][2]["texts"][1]
+    person = values["images"][2]["texts"][1]
     assert person["text"] == "person"
     assert person["score"] == three.scores[2, 1].item()
     assert person["points"] == three.points()[2][1].xy.tolist()
@@ -286,14 +290,14 @@ def test_its_dict_survives_json_and_says_what_the_methods_say(three: Explanation
         ({"texts": "ab"}, "texts must be a tuple of strings"),
         ({"texts": ()}, "at least one text"),
         ({"texts": ("a", "b", "c")}, r"T\+K = 3 \+ 1"),
-        ({"operated": ()}, "operated holds 0 tensors for 3 pictures"),
-        ({"plain": (torch.zeros(3, 1, 1),) * 3}, "the same grid"),
+        ({"surgery_similarity": ()}, "surgery_similarity holds 0 tensors for 3 images"),
+        ({"plain_similarity": (torch.zeros(3, 1, 1),) * 3}, "the same grid"),
         ({"scores": torch.zeros(3, 3)}, r"scores must have shape \[B, T\] = \[3, 2\]"),
         ({"scores": torch.zeros(3, 2, dtype=torch.float64)}, "float32 on the CPU"),
         ({"scores": torch.zeros(3, 2, requires_grad=True)}, "with a gradient"),
         ({"scores": torch.full((3, 2), torch.nan)}, "not finite"),
-        ({"pictures": (np.zeros((4, 4, 3)),) * 3}, "uint8 array"),
-        ({"pictures": (np.zeros((4, 4), np.uint8),) * 3}, "uint8 array"),
+        ({"images": (np.zeros((4, 4, 3)),) * 3}, "uint8 array"),
+        ({"images": (np.zeros((4, 4), np.uint8),) * 3}, "uint8 array"),
     ],
 )
 def test_fields_that_do_not_fit_together_are_refused(

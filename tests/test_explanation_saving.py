@@ -13,22 +13,22 @@ import torch
 from clip_surgery_hub.results.explanation import Explanation, Settings
 
 
-def explanation_of(pictures: int, *, seed: int = 0) -> Explanation:
+def explanation_of(images: int, *, seed: int = 0) -> Explanation:
     generator = torch.Generator().manual_seed(seed)
-    batch = torch.randn(2, pictures, 3, 4, 5, generator=generator)  # tensors that share memory, as batches do
-    pixels = np.random.default_rng(seed).integers(0, 256, (pictures, 20, 25, 3), dtype=np.uint8)
+    batch = torch.randn(2, images, 3, 4, 5, generator=generator)  # tensors that share memory, as batches do
+    pixels = np.random.default_rng(seed).integers(0, 256, (images, 20, 25, 3), dtype=np.uint8)
     return Explanation(
-        pictures=tuple(pixels),
+        images=tuple(pixels),
         texts=("bench", "Bänke und 狗"),
         background=("grass",),
-        operated=tuple(batch[0]),
-        plain=tuple(batch[1]),
-        scores=torch.randn(pictures, 2, generator=generator),
-        plain_scores=torch.randn(pictures, 2, generator=generator),
+        surgery_similarity=tuple(batch[0]),
+        plain_similarity=tuple(batch[1]),
+        scores=torch.randn(images, 2, generator=generator),
+        plain_scores=torch.randn(images, 2, generator=generator),
         settings=Settings(
             model="m", method="none", templates=("a {}", "the {}"), size=64, window=32, stride=16
         ),
-        presence=None if pictures == 1 else torch.rand(pictures, 2, generator=generator),
+        presence=None if images == 1 else torch.rand(images, 2, generator=generator),
     )
 
 
@@ -36,9 +36,9 @@ def everything_in(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("pictures", [0, 1, 3])
-def test_what_is_loaded_equals_what_was_saved(tmp_path: Path, pictures: int) -> None:
-    explanation = explanation_of(pictures)
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_what_is_loaded_equals_what_was_saved(tmp_path: Path, images: int) -> None:
+    explanation = explanation_of(images)
     explanation.save(tmp_path / "deep" / "result")
     assert Explanation.load(tmp_path / "deep" / "result") == explanation
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["result"]
@@ -65,7 +65,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert Explanation.load(tmp_path / "result") == explanation_of(1)
 
 
-@pytest.mark.parametrize("extra", ["notes.txt", "explanation/notes.txt", "explanation/pictures/holiday.jpg"])
+@pytest.mark.parametrize("extra", ["notes.txt", "explanation/notes.txt", "explanation/images/holiday.jpg"])
 def test_other_peoples_files_are_refused_and_left_alone(tmp_path: Path, extra: str) -> None:
     folder = tmp_path / "explanation" if "/" in extra else tmp_path
     if "/" in extra:
@@ -141,7 +141,7 @@ def _change_record(folder: Path, **changes: object) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "tensors.safetensors").unlink(), "tensors.safetensors is missing"),
-        (lambda folder: (folder / "pictures" / "000001.png").unlink(), "000001.png is missing"),
+        (lambda folder: (folder / "images" / "000001.png").unlink(), "000001.png is missing"),
         (
             lambda folder: (folder / "tensors.safetensors").write_bytes(
                 (folder / "tensors.safetensors").read_bytes()[:-1]
@@ -149,16 +149,14 @@ def _change_record(folder: Path, **changes: object) -> None:
             "tensors.safetensors is not what was saved",
         ),
         (
-            lambda folder: shutil.copy(
-                folder / "pictures" / "000000.png", folder / "pictures" / "000001.png"
-            ),
+            lambda folder: shutil.copy(folder / "images" / "000000.png", folder / "images" / "000001.png"),
             "000001.png is not what was saved",
         ),
         (lambda folder: (folder / "explanation.json").write_text("{"), "explanation.json cannot be read"),
         (lambda folder: (folder / "explanation.json").write_bytes(b"\xff\xfe"), "explanation.json cannot be"),
         (lambda folder: (folder / "explanation.json").write_text("[]"), "explanation.json cannot be read"),
         (lambda folder: _change_record(folder, format="other"), "is not of the format"),
-        (lambda folder: _change_record(folder, pictures="many"), "explanation.json cannot be read"),
+        (lambda folder: _change_record(folder, images="many"), "explanation.json cannot be read"),
         (lambda folder: _change_record(folder, texts=["one"]), "is damaged"),
         (lambda folder: _change_record(folder, settings={"model": "m"}), "is damaged"),
     ],

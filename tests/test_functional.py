@@ -272,7 +272,7 @@ def test_points_are_those_of_the_transcription(seed, rows, columns, downsample, 
 
 @quick
 @given(seeds, st.integers(1, 7), st.integers(1, 7), st.integers(1, 30), st.integers(1, 30))
-def test_points_lie_in_the_picture_as_many_positive_as_negative(seed, rows, columns, height, width):
+def test_points_lie_in_the_image_as_many_positive_as_negative(seed, rows, columns, height, width):
     similarity = torch.randn(rows * columns, generator=torch.Generator().manual_seed(seed))
     points, labels = functional.similarity_to_points(similarity, (rows, columns), (height, width))
     assert len(points) == len(labels) == 2 * int(labels.sum())

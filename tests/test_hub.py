@@ -100,7 +100,7 @@ def test_what_is_known_of_a_model_is_told_and_can_be_read() -> None:
     entry = model_info("clip_vit_large_patch14_336.openai")
     assert entry is MODELS[entry.name]
     assert (entry.native_size, entry.patch, entry.width, entry.embedding_width) == (336, 14, 1024, 768)
-    assert (entry.source, entry.licence, entry.family) == ("openai/clip-vit-large-patch14-336", "mit", "clip")
+    assert (entry.source, entry.license, entry.family) == ("openai/clip-vit-large-patch14-336", "mit", "clip")
     facts = entry.facts()
     assert json.loads(json.dumps(facts)) == facts and "config" not in facts
     lines = repr(entry).splitlines()
@@ -201,8 +201,8 @@ def test_a_folder_is_a_model_with_its_own_weights_or_random_ones(
 def test_an_architecture_in_code_needs_no_files(registry: dict[str, Entry]) -> None:
     register_model(Entry(name="small.random", source="nobody/nothing", config=SMALL))
     clip = create_model("small.random", pretrained=False, method="none", device="cpu")
-    picture = np.full((32, 48, 3), 255, np.uint8)
-    encoded = clip.encode(picture, size=32)
+    image = np.full((32, 48, 3), 255, np.uint8)
+    encoded = clip.encode(image, size=32)
     # White is (1 - mean) / std of OpenAI's image processor, in every pixel.
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     white = ((1 - torch.tensor(mean)) / torch.tensor(std)).view(1, 3, 1, 1).expand(1, 3, 32, 48)
@@ -238,7 +238,7 @@ def test_random_weights_of_any_family_are_drawn_from_torch(
         torch.manual_seed(seed)
         clip = create_model("small.random", pretrained=False, depth=1, device="cpu")
         assert type(clip.model).__name__.startswith(kind) and not clip.model.training
-        assert (clip.normalisation.mean, clip.normalisation.std) == ((0.5,) * 3, (0.25,) * 3)
+        assert (clip.normalization.mean, clip.normalization.std) == ((0.5,) * 3, (0.25,) * 3)
         assert clip.method == "clip_surgery" and clip.tokenizer is None
         return clip.encode_image(torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64))
 

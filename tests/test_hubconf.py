@@ -20,8 +20,8 @@ from clip_surgery_hub.hub import MODELS
 from clip_surgery_hub.model import CLIPSurgery
 
 ROOT = Path(__file__).parents[1]
-PICTURE = ROOT / "src/clip_surgery_hub/assets/samples/scene_1.png"
-TEXTS = json.loads((PICTURE.parent / "samples.json").read_text())[PICTURE.name]
+IMAGE = ROOT / "src/clip_surgery_hub/assets/samples/scene_1.png"
+TEXTS = json.loads((IMAGE.parent / "samples.json").read_text())[IMAGE.name]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def told(python: Path, code: str, checkout: Path, *, fails: bool = False) -> Any
     """What the code leaves in `told`; the lines before it are the same for every test."""
     begin = (
         "import json, sys\n"
-        f"picture, texts, checkout = {str(PICTURE)!r}, {TEXTS!r}, {str(checkout)!r}\n"
+        f"image, texts, checkout = {str(IMAGE)!r}, {TEXTS!r}, {str(checkout)!r}\n"
         "github = dict(skip_validation=True, verbose=False)\n"
     )
     answer = subprocess.run(
@@ -103,14 +103,14 @@ def test_the_cache_of_torch_hub_loads_explains_lists_and_helps(python: Path, che
         "helps = {name: torch.hub.help(repo, name, skip_validation=True) for name in names}\n"
         "assert 'clip_surgery_hub' not in sys.modules and 'transformers' not in sys.modules\n"
         "clip = torch.hub.load(repo, 'clip_surgery_tiny', device='cpu', **github)\n"
-        "result = clip.explain(picture, texts)\n"
+        "result = clip.explain(image, texts)\n"
         "told = dict(names=names, helps=helps, scores=result.scores.tolist(), path=[path, sys.path],\n"
         "    heat=result.heatmaps()[0].flatten()[::997].tolist(),\n"
         "    home=sys.modules['clip_surgery_hub'].__file__,\n"
         "    version=clip.settings().versions['clip-surgery-hub'])",
         checkout,
     )
-    own = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", device="cpu").explain(PICTURE, TEXTS)
+    own = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", device="cpu").explain(IMAGE, TEXTS)
     assert found["scores"][0] == pytest.approx(own.scores[0].tolist(), abs=1e-6)
     assert found["heat"] == pytest.approx(own.heatmaps()[0].flatten()[::997].tolist(), abs=1e-5)
     before, after = found["path"]
@@ -139,7 +139,7 @@ def test_the_dependencies_are_those_that_the_package_imports(python: Path, check
         "    return real(name, globals, locals, fromlist, level)\n"
         "builtins.__import__ = noted\n"
         "clip = torch.hub.load(checkout, 'clip_surgery_tiny', source='local', method='none')\n"
-        "result = clip.explain(picture, texts)\n"
+        "result = clip.explain(image, texts)\n"
         "result.points(), result.segment(), result.scores, result.save('saved')\n"
         "torch.hub.load(checkout, 'clip_surgery_rn50', source='local', pretrained=False)\n"
         "told = sorted(used - set(sys.stdlib_module_names) - {'clip_surgery_hub'})",

@@ -28,7 +28,7 @@ from transformers import CLIPModel
 
 from clip_surgery_hub import methods
 from clip_surgery_hub.methods import METHODS, Method, get_method, register_method
-from clip_surgery_hub.methods.mixing import neighbour_window
+from clip_surgery_hub.methods.mixing import neighbor_window
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import SurgeryState, apply_surgery, remove_surgery, surgery_state
 
@@ -60,7 +60,7 @@ def tokens(model: CLIPModel, given: Tensor | None = None) -> Tensor:
 
 
 def heads(count: int, before: int = 1, grid: tuple[int, int] = (3, 5), **kind: Any) -> list[Tensor]:
-    """`count` tensors [B, heads, tokens, head_dim] of 2 pictures, 3 heads and 8 channels per head."""
+    """`count` tensors [B, heads, tokens, head_dim] of 2 images, 3 heads and 8 channels per head."""
     generator = torch.Generator().manual_seed(29)
     shape = (2, 3, before + grid[0] * grid[1], 8)
     return [torch.randn(shape, generator=generator, **kind) for _ in range(count)]
@@ -115,13 +115,13 @@ def test_every_model_has_the_numbers_of_the_transcription(model_class: str) -> N
     grid = (SIDE // PATCH, SIDE // PATCH)
     for name in PUBLISHED_LATER:
         apply_surgery(model, name)
-        operated = tower.vision(pixels()).last_hidden_state
+        modified = tower.vision(pixels()).last_hidden_state
         depth = surgery_state(model).depth
         remove_surgery(model)
         assert depth == (clip_families.BLOCKS if name == "gem" else 1)
         patches = method_patches(name, tower.blocks, plain.hidden_states, depth, grid)
-        torch.testing.assert_close(operated[:, 1:], patches, rtol=0, atol=2e-5, msg=name)
-        torch.testing.assert_close(operated[:, 0], plain.last_hidden_state[:, 0], msg=name)
+        torch.testing.assert_close(modified[:, 1:], patches, rtol=0, atol=2e-5, msg=name)
+        torch.testing.assert_close(modified[:, 0], plain.last_hidden_state[:, 0], msg=name)
         assert torch.equal(tower.vision(pixels()).last_hidden_state, plain.last_hidden_state), name
 
 
@@ -157,12 +157,12 @@ def test_any_depth_has_the_numbers_of_the_transcription(tiny_clip: CLIPModel, na
 
 
 @pytest.mark.parametrize("name", PUBLISHED_LATER)
-def test_a_batch_is_its_pictures(tiny_clip: CLIPModel, name: str) -> None:
-    """The temperature of gem is each picture's own."""
+def test_a_batch_is_its_images(tiny_clip: CLIPModel, name: str) -> None:
+    """The temperature of gem is each image's own."""
     given = pixels(24, 40, batch=3) * torch.tensor([0.2, 1.0, 5.0])[:, None, None, None]
     apply_surgery(tiny_clip, name)
     together = tokens(tiny_clip, given)
-    alone = torch.cat([tokens(tiny_clip, picture[None]) for picture in given])
+    alone = torch.cat([tokens(tiny_clip, image[None]) for image in given])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
 
 
@@ -181,11 +181,11 @@ def test_mixing_takes_any_number_of_tokens_before_the_patches(name: str, before:
         torch.testing.assert_close(found[:, head], weights(q, k, v, 0.3) @ v, rtol=0, atol=1e-12)
 
 
-# The window of neighbours.
+# The window of neighbors.
 
 
 def test_window_falls_off_with_the_distance_alike_in_both_directions() -> None:
-    window = neighbour_window(3, 5, like=torch.zeros((), dtype=torch.float64)).view(3, 5, 3, 5)
+    window = neighbor_window(3, 5, like=torch.zeros((), dtype=torch.float64)).view(3, 5, 3, 5)
     assert torch.equal(window, window.permute(2, 3, 0, 1))
     here = window[1, 2]
     assert here[1, 2] == 1
@@ -195,15 +195,15 @@ def test_window_falls_off_with_the_distance_alike_in_both_directions() -> None:
     torch.testing.assert_close(window[0, 0, 2, 1], window[0, 0, 1, 2])
 
 
-def test_turned_pictures_have_turned_windows() -> None:
-    turned = neighbour_window(5, 3, like=torch.zeros(())).view(5, 3, 5, 3).permute(1, 0, 3, 2)
-    torch.testing.assert_close(neighbour_window(3, 5, like=torch.zeros(())).view(3, 5, 3, 5), turned)
+def test_turned_images_have_turned_windows() -> None:
+    turned = neighbor_window(5, 3, like=torch.zeros(())).view(5, 3, 5, 3).permute(1, 0, 3, 2)
+    torch.testing.assert_close(neighbor_window(3, 5, like=torch.zeros(())).view(3, 5, 3, 5), turned)
 
 
-def test_grid_of_another_picture_is_refused() -> None:
+def test_grid_of_another_image_is_refused() -> None:
     key, value = heads(2)
     with pytest.raises(ValueError, match=r"4 x 5 patches \(rows x columns\) does not fit 16 tokens: pass"):
-        methods.mixing.neighbour_attention(key, value, 0.3, (4, 5))
+        methods.mixing.neighbor_attention(key, value, 0.3, (4, 5))
 
 
 # Half precision.
@@ -358,7 +358,7 @@ def test_the_method_that_contributing_adds(tiny_clip: CLIPModel) -> None:
     section = page.split("## Add a method")[1].split("\n## ")[0]
     (snippet,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     exec(compile(snippet, "CONTRIBUTING.md", "exec"), {})
-    (name,) = set(METHODS) - {*PUBLISHED_LATER, "clip_surgery", "clip_surgery_normalised", "none"}
+    (name,) = set(METHODS) - {*PUBLISHED_LATER, "clip_surgery", "clip_surgery_normalized", "none"}
 
     vision = tiny_clip.vision_model
     states = vision(pixels(), output_hidden_states=True).hidden_states
@@ -373,7 +373,7 @@ def test_the_method_that_contributing_adds(tiny_clip: CLIPModel) -> None:
 
 
 def test_registry_is_read_only_and_holds_the_published() -> None:
-    assert set(METHODS) == {*PUBLISHED_LATER, "clip_surgery", "clip_surgery_normalised", "none"}
+    assert set(METHODS) == {*PUBLISHED_LATER, "clip_surgery", "clip_surgery_normalized", "none"}
     assert METHODS["clip_surgery"].default_depth == 6
     with pytest.raises(TypeError):
         METHODS["mine"] = METHODS["none"]  # type: ignore[index]
@@ -392,7 +392,7 @@ def test_taken_name_is_refused() -> None:
     ("typed", "answer"),
     [
         ("clip_sugery", "did you mean 'clip_surgery'"),
-        ("nothing_like_it", "known are clip_surgery, clip_surgery_normalised, gem"),
+        ("nothing_like_it", "known are clip_surgery, clip_surgery_normalized, gem"),
         (None, "unknown method None"),
     ],
 )
@@ -443,7 +443,7 @@ def test_depth_is_resolved(method: Method, depth: int | None, blocks: int, resol
         (METHODS["clip_surgery"], -1, "depth=-1 is out of range"),
         (METHODS["clip_surgery"], 6.0, "depth=6.0 is out of range"),
         (METHODS["clip_surgery"], True, "depth=True is out of range"),
-        (METHODS["none"], 3, "operates on no block: leave depth out"),
+        (METHODS["none"], 3, "modifies no block: leave depth out"),
         (METHODS["clearclip"], 2, "from 1 to 1 .* only the last block counts"),
     ],
 )

@@ -24,7 +24,7 @@ from transformers import (
 
 from clip_surgery_hub import hub
 from clip_surgery_hub.functional import feature_surgery, presence, unit_length
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.text.embedding import reference_words
 
@@ -62,15 +62,15 @@ def clip(folder):
     return CLIPSurgery.from_pretrained(folder)
 
 
-def picture(height, width, seed=0):
-    """Blocks of colour, so that resizing keeps something of them."""
+def random_image(height, width, seed=0):
+    """Blocks of color, so that resizing keeps something of them."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, 5, 3)).astype(np.uint8)
     return np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
 
 
 def assert_same(first, second, tolerance=1e-5):
     """Two explanations with the same numbers."""
-    for name in ("operated", "plain"):
+    for name in ("surgery_similarity", "plain_similarity"):
         for one, other in zip(getattr(first, name), getattr(second, name), strict=True):
             torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
     torch.testing.assert_close(first.scores, second.scores, atol=tolerance, rtol=0)
@@ -164,7 +164,7 @@ def test_pixels_of_another_shape_are_refused(clip, shape):
 
 
 def test_explain_is_its_steps_taken_by_hand(clip, folder):
-    image = picture(40, 60)
+    image = random_image(40, 60)
     result = clip.explain(image, TEXTS, background=["sky"])
     model, tokenizer = CLIPModel.from_pretrained(folder).eval(), letters_tokenizer()
     # 32 px for the short side: 40 x 60 becomes 32 x 48, a grid of 4 x 6 patches.
@@ -172,14 +172,16 @@ def test_explain_is_its_steps_taken_by_hand(clip, folder):
     pixels = torch.from_numpy((resized - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]).float().permute(2, 0, 1)[None]
     read = CLIPSurgery(model).encode_image(pixels)
     texts = torch.stack([hand_ensemble(model, tokenizer, text) for text in (*TEXTS, "sky")])
-    operated = feature_surgery(read, texts)[0]
+    modified = feature_surgery(read, texts)[0]
     assert result.texts == tuple(TEXTS) and result.background == ("sky",) and len(result) == 1
-    torch.testing.assert_close(result.operated[0], operated[1:].T.reshape(4, 4, 6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        result.surgery_similarity[0], modified[1:].T.reshape(4, 4, 6), atol=1e-5, rtol=0
+    )
     plain = read[0] @ texts.T
-    torch.testing.assert_close(result.plain[0], plain[1:].T.reshape(4, 4, 6), atol=1e-5, rtol=0)
-    torch.testing.assert_close(result.scores, operated[:1, :3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.plain_similarity[0], plain[1:].T.reshape(4, 4, 6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result.scores, modified[:1, :3], atol=1e-5, rtol=0)
     torch.testing.assert_close(result.plain_scores, plain[:1, :3], atol=1e-5, rtol=0)
-    np.testing.assert_array_equal(result.pictures[0], image)
+    np.testing.assert_array_equal(result.images[0], image)
     assert result.heatmaps()[0].shape == (3, 40, 60)
 
 
@@ -198,53 +200,53 @@ def hand_ensemble(model, tokenizer, text):
 
 
 def test_redundant_chooses_what_is_taken_away(clip):
-    image = picture(32, 32)
+    image = random_image(32, 32)
     texts, empty = clip.encode_text(TEXTS), clip.encode_text("")
     tokens = clip.encode(image).tokens[0][None]
 
-    def operated(asked=TEXTS, **options):
-        return clip.explain(image, asked, **options).operated[0]
+    def modified(asked=TEXTS, **options):
+        return clip.explain(image, asked, **options).surgery_similarity[0]
 
     def on_grid(similarity):
         return similarity[0, 1:].T.reshape(-1, 4, 4)
 
     class_set, given = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)), feature_surgery
     cases = [
-        (operated(), given(tokens, texts)),
-        (operated(redundant="class_set"), given(tokens, texts)),
-        (operated(redundant="empty_text"), given(tokens, texts, empty)),
-        (operated(redundant="none"), tokens @ texts.T),
-        (operated(redundant=class_set), given(tokens, texts, class_set)),
-        (operated("bench"), given(tokens, texts[:1], empty)),
-        (operated(["bench"]), given(tokens, texts[:1], empty)),
-        (operated("bench", background=TEXTS[1:]), given(tokens, texts)),
-        (operated("bench", redundant="none"), tokens @ texts[:1].T),
+        (modified(), given(tokens, texts)),
+        (modified(redundant="class_set"), given(tokens, texts)),
+        (modified(redundant="empty_text"), given(tokens, texts, empty)),
+        (modified(redundant="none"), tokens @ texts.T),
+        (modified(redundant=class_set), given(tokens, texts, class_set)),
+        (modified("bench"), given(tokens, texts[:1], empty)),
+        (modified(["bench"]), given(tokens, texts[:1], empty)),
+        (modified("bench", background=TEXTS[1:]), given(tokens, texts)),
+        (modified("bench", redundant="none"), tokens @ texts[:1].T),
     ]
     for found, wanted in cases:
         torch.testing.assert_close(found, on_grid(wanted), atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="two texts or more"):
-        operated("bench", redundant="class_set")
+        modified("bench", redundant="class_set")
     with pytest.raises(
         ValueError, match="'auto', 'class_set', 'empty_text', 'none' or a tensor.*got 'blank'"
     ):
-        operated(redundant="blank")
+        modified(redundant="blank")
     for asked, others in ((["bench", "Bench"], ()), ("bench", ["bench"])):
         with pytest.raises(
             ValueError, match="all 2 texts of the class set are the same to .* give other texts"
         ):
-            clip.explain(picture(40, 60), asked, background=others)
-        assert clip.explain(picture(40, 60), asked, background=others, redundant="empty_text")
+            clip.explain(random_image(40, 60), asked, background=others)
+        assert clip.explain(random_image(40, 60), asked, background=others, redundant="empty_text")
     with pytest.raises(ValueError, match=r"redundant must have shape \[1, C\] = \[1, 16\], got \[16\]"):
-        operated(redundant=class_set[0])
+        modified(redundant=class_set[0])
 
 
-def test_pictures_of_mixed_sizes_are_each_as_alone(clip, tmp_path):
+def test_images_of_mixed_sizes_are_each_as_alone(clip, tmp_path):
     images = [
-        picture(40, 60, 0),
-        picture(60, 40, 1),
-        picture(32, 32, 2),
-        picture(41, 61, 3),
-        picture(5, 300, 4),
+        random_image(40, 60, 0),
+        random_image(60, 40, 1),
+        random_image(32, 32, 2),
+        random_image(41, 61, 3),
+        random_image(5, 300, 4),
     ]
     Image.fromarray(images[1]).save(tmp_path / "a.png")
     given = [
@@ -255,17 +257,23 @@ def test_pictures_of_mixed_sizes_are_each_as_alone(clip, tmp_path):
         images[4],
     ]
     together = clip.explain(given, TEXTS)
-    assert [tuple(one.shape[1:]) for one in together.operated] == [(4, 6), (6, 4), (4, 4), (4, 6), (1, 16)]
+    assert [tuple(one.shape[1:]) for one in together.surgery_similarity] == [
+        (4, 6),
+        (6, 4),
+        (4, 4),
+        (4, 6),
+        (1, 16),
+    ]
     assert [one.shape[1:] for one in together.heatmaps()] == [image.shape[:2] for image in images]
     for number, image in enumerate(images):
         assert_same(together[number], clip.explain(image, TEXTS))
-        np.testing.assert_array_equal(together.pictures[number], image)
+        np.testing.assert_array_equal(together.images[number], image)
 
 
-def test_many_pictures_go_through_in_batches(clip, monkeypatch):
+def test_many_images_go_through_in_batches(clip, monkeypatch):
     from clip_surgery_hub.images import encoding
 
-    images = [picture(32, 32 + 16 * (number % 2), number) for number in range(5)]
+    images = [random_image(32, 32 + 16 * (number % 2), number) for number in range(5)]
     at_once = clip.explain(images, TEXTS)
     sizes = []
     read = clip.encode_image
@@ -278,7 +286,7 @@ def test_many_pictures_go_through_in_batches(clip, monkeypatch):
 
 
 def test_sizes_are_told_apart(clip):
-    image = picture(60, 90)
+    image = random_image(60, 90)
     assert clip.encode(image).grids == ((4, 6),)
     assert clip.encode(image, size=64).grids == ((8, 12),)
     assert clip.encode(image, size=64, max_side=64).grids == ((5, 8),)
@@ -289,7 +297,7 @@ def test_sizes_are_told_apart(clip):
 
 
 def test_encode_once_and_ask_many_times(clip, monkeypatch):
-    images = [picture(40, 60), picture(32, 32)]
+    images = [random_image(40, 60), random_image(32, 32)]
     encoded = clip.encode(images, size=40)
     assert len(encoded) == 2 and [len(tokens) for tokens in encoded.tokens] == [1 + 5 * 8, 1 + 25]
     monkeypatch.setattr(clip, "encode_image", None)
@@ -301,7 +309,7 @@ def test_encode_once_and_ask_many_times(clip, monkeypatch):
 
 
 def test_encoded_images_are_asked_as_they_were_read(clip, folder):
-    encoded = clip.encode(picture(32, 32))
+    encoded = clip.encode(random_image(32, 32))
     with pytest.raises(ValueError, match="encoded already; give size=64 to encode instead"):
         clip.explain(encoded, TEXTS, size=64)
     others = {
@@ -315,7 +323,7 @@ def test_encoded_images_are_asked_as_they_were_read(clip, folder):
 
 
 def test_embeddings_by_name_stand_for_texts(clip):
-    image = picture(40, 60)
+    image = random_image(40, 60)
     embeds = clip.encode_text([*TEXTS, "sky"])
     named = dict(zip(TEXTS, embeds[:3] * 7, strict=True))  # any length will do
     result = clip.explain(image, named, background={"sky": embeds[3]})
@@ -331,7 +339,7 @@ def test_embeddings_by_name_stand_for_texts(clip):
 
 
 def test_presence_compares_texts_with_the_reference_words(clip):
-    images = [picture(40, 60), picture(32, 32, seed=1)]
+    images = [random_image(40, 60), random_image(32, 32, seed=1)]
     result = clip.explain(images, TEXTS)
     prompt = ["a photo of a {}."]
     texts, words = (clip.encode_text(some, prompt) for some in (TEXTS, reference_words()))
@@ -342,18 +350,20 @@ def test_presence_compares_texts_with_the_reference_words(clip):
     assert clip.explain(images, embeds).presence is None
 
 
-def test_a_window_slides_over_a_large_picture(clip):
-    image = picture(64, 96)
+def test_a_window_slides_over_a_large_image(clip):
+    image = random_image(64, 96)
     whole = clip.explain(image, TEXTS, size=64)
     slid = clip.explain(image, TEXTS, size=64, window=32, stride=16)
-    assert slid.operated[0].shape == whole.operated[0].shape == (3, 8, 12)
+    assert slid.surgery_similarity[0].shape == whole.surgery_similarity[0].shape == (3, 8, 12)
     assert (slid.settings.window, slid.settings.stride) == (32, 16)
     # The first patch is seen by the first window only, at the weight of that window alone.
     corner = clip.explain(image[:32, :32], TEXTS)
-    torch.testing.assert_close(slid.plain[0][:, 0, 0], corner.plain[0][:, 0, 0], atol=1e-5, rtol=0)
-    assert (slid.plain[0] - whole.plain[0]).abs().max() > 1e-3
+    torch.testing.assert_close(
+        slid.plain_similarity[0][:, 0, 0], corner.plain_similarity[0][:, 0, 0], atol=1e-5, rtol=0
+    )
+    assert (slid.plain_similarity[0] - whole.plain_similarity[0]).abs().max() > 1e-3
     assert_same(clip.explain(image, TEXTS, size=64, window=1000), whole, tolerance=0)
-    both = clip.explain([image, picture(64, 64, 1)], TEXTS, size=64, window=32)
+    both = clip.explain([image, random_image(64, 64, 1)], TEXTS, size=64, window=32)
     assert_same(both[0], slid)
     with pytest.raises(ValueError, match="stride=16 needs a window"):
         clip.explain(image, TEXTS, stride=16)
@@ -364,23 +374,23 @@ def test_a_window_slides_over_a_large_picture(clip):
 def test_results_are_float32_on_the_cpu_whatever_the_weights(folder, clip):
     rounded = CLIPSurgery.from_pretrained(folder, dtype=torch.bfloat16)
     assert rounded.dtype == torch.bfloat16
-    result, exact = rounded.explain(picture(40, 60), TEXTS), clip.explain(picture(40, 60), TEXTS)
-    for tensor in (*result.operated, *result.plain, result.scores, result.plain_scores):
+    result, exact = rounded.explain(random_image(40, 60), TEXTS), clip.explain(random_image(40, 60), TEXTS)
+    for tensor in (*result.surgery_similarity, *result.plain_similarity, result.scores, result.plain_scores):
         assert tensor.dtype == torch.float32 and not tensor.requires_grad and not tensor.is_inference()
     assert_same(result, exact, tolerance=0.1)
-    tokens = rounded.encode(picture(40, 60)).tokens[0]
+    tokens = rounded.encode(random_image(40, 60)).tokens[0]
     torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(25), atol=1e-6, rtol=0)
 
 
 def test_settings_say_how_it_was_made(clip, folder):
-    settings = clip.explain(picture(40, 60), TEXTS, redundant="empty_text").settings
+    settings = clip.explain(random_image(40, 60), TEXTS, redundant="empty_text").settings
     assert (settings.model, settings.method, settings.depth) == (str(folder), "clip_surgery", 3)
     assert (settings.templates, settings.redundant, settings.interpolation) == (
         "paper",
         "empty_text",
         "bilinear",
     )
-    assert clip.explain(picture(8, 8), TEXTS, redundant=torch.zeros(1, 16)).settings.redundant == "given"
+    assert clip.explain(random_image(8, 8), TEXTS, redundant=torch.zeros(1, 16)).settings.redundant == "given"
 
 
 # Texts.
@@ -423,7 +433,7 @@ def test_the_known_words_come_with_the_checkpoint(folder, tmp_path):
     clip = CLIPSurgery.from_pretrained(tmp_path)
     assert clip.known_words == {"tennis", "ball", "dog", "sky"}
     with pytest.warns(UserWarning, match="shown nothing called 'bench'"):
-        clip.explain(clip.encode(picture(32, 32)), ["dog", "bench"])
+        clip.explain(clip.encode(random_image(32, 32)), ["dog", "bench"])
     (tmp_path / "concepts.json").write_text('["dog"]')
     with pytest.raises(ValueError, match="concepts.json must hold lists of texts by name"):
         CLIPSurgery.from_pretrained(tmp_path)
@@ -451,7 +461,7 @@ OFFLINE = """
 from clip_surgery_hub import CLIPSurgery
 for revision in (None, "v2"):
     clip = CLIPSurgery.from_pretrained("someone/clip-random", revision=revision)
-    assert clip.name == "someone/clip-random" and clip.normalisation.mean == (0.5, 0.4, 0.3)
+    assert clip.name == "someone/clip-random" and clip.normalization.mean == (0.5, 0.4, 0.3)
 print(*clip.encode_text("bench")[0, :4].tolist())
 try:
     CLIPSurgery.from_pretrained("someone/not-there")
@@ -493,14 +503,14 @@ def test_without_tokenizer_and_image_processor_pixels_still_go(folder, tmp_path)
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     clip = CLIPSurgery.from_pretrained(tmp_path)
-    assert clip.tokenizer is None and clip.normalisation is None
+    assert clip.tokenizer is None and clip.normalization is None
     assert clip.encode_image(torch.zeros(1, 3, 32, 32)).shape == (1, 17, 16)
     with pytest.raises(ValueError, match="has no tokenizer files; add them, or give embeddings by name"):
         clip.encode_text("bench")
     with pytest.raises(
         ValueError, match=r"has no image processor file \(preprocessor_config.json\).*encode_image"
     ):
-        clip.encode(picture(32, 32))
+        clip.encode(random_image(32, 32))
 
 
 def test_a_vision_tower_alone_reads_pixels_and_takes_embeddings(tmp_path, folder, clip):
@@ -512,7 +522,7 @@ def test_a_vision_tower_alone_reads_pixels_and_takes_embeddings(tmp_path, folder
     (tmp_path / "preprocessor_config.json").write_bytes((folder / "preprocessor_config.json").read_bytes())
     alone = CLIPSurgery.from_pretrained(tmp_path)
     embeds = dict(zip(TEXTS, clip.encode_text(TEXTS), strict=True))
-    assert_same(alone.explain(picture(40, 60), embeds), clip.explain(picture(40, 60), TEXTS))
+    assert_same(alone.explain(random_image(40, 60), embeds), clip.explain(random_image(40, 60), TEXTS))
     with pytest.raises(ValueError, match="CLIPVisionModelWithProjection has no text tower"):
         alone.encode_text("bench")
 
@@ -562,13 +572,13 @@ def test_wrong_arguments_leave_the_model_alone():
         CLIPSurgery(model)
 
 
-def test_a_broken_picture_is_a_picture_error(clip, tmp_path):
-    with pytest.raises(PictureError, match="There is no file"):
-        clip.explain([picture(8, 8), tmp_path / "nowhere.png"], TEXTS)
+def test_a_broken_image_is_an_image_error(clip, tmp_path):
+    with pytest.raises(ImageError, match="There is no file"):
+        clip.explain([random_image(8, 8), tmp_path / "nowhere.png"], TEXTS)
 
 
 def test_copies_and_pickles_explain_alike(clip):
-    image = picture(40, 60)
+    image = random_image(40, 60)
     wanted = clip.explain(image, TEXTS)
     for other in (copy.deepcopy(clip), pickle.loads(pickle.dumps(clip))):
         assert_same(other.explain(image, TEXTS), wanted, tolerance=2e-6)

@@ -34,10 +34,10 @@ def test_a_saved_checkpoint_of_each_family_explains(name, tmp_path):
     torch.testing.assert_close(read[:, 0], unit_length(embeds), atol=1e-6, rtol=0)
     torch.testing.assert_close(read, tokens, atol=1e-6, rtol=0)
     result = clip.explain(torch.zeros(3, 24, 40), ["cat", "potted plant"])
-    assert result.operated[0].shape == (2, 2, 3)
+    assert result.surgery_similarity[0].shape == (2, 2, 3)
 
 
-def test_a_segmenter_of_clipseg_is_read_as_the_clip_inside(tmp_path):
+def test_a_segmentation_model_of_clipseg_is_read_as_the_clip_inside(tmp_path):
     shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = CLIPSegConfig(
         text_config=shared | {"vocab_size": 100, "eos_token_id": 99, "pad_token_id": 0, "bos_token_id": 1},
@@ -49,10 +49,10 @@ def test_a_segmenter_of_clipseg_is_read_as_the_clip_inside(tmp_path):
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        segmenter = CLIPSegForImageSegmentation(config).eval()
-    segmenter.save_pretrained(tmp_path)
+        clipseg = CLIPSegForImageSegmentation(config).eval()
+    clipseg.save_pretrained(tmp_path)
     clip = CLIPSurgery.from_pretrained(tmp_path)
     assert type(clip.model) is CLIPSegModel
     with torch.no_grad():
-        embeds = segmenter.clip.get_image_features(pixel_values=PIXELS).pooler_output
+        embeds = clipseg.clip.get_image_features(pixel_values=PIXELS).pooler_output
     torch.testing.assert_close(clip.encode_image(PIXELS)[:, 0], unit_length(embeds), atol=1e-6, rtol=0)

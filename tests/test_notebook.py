@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom in a kernel of its own, and finds what the sample picture shows."""
+"""The notebook runs from top to bottom in a kernel of its own, and finds what the sample image shows."""
 
 import importlib.util
 import json
@@ -83,7 +83,7 @@ def test_it_is_committed_as_it_was_written() -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
 
 
-def test_every_task_draws_a_picture(notebook: nbformat.NotebookNode) -> None:
+def test_every_task_draws_an_image(notebook: nbformat.NotebookNode) -> None:
     drawn = {
         cell.id
         for cell in notebook.cells

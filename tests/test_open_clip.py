@@ -28,7 +28,7 @@ from transformers import CLIPModel, MetaClip2Model, PreTrainedTokenizerFast, Sig
 from clip_surgery_hub import CLIPSurgery, apply_surgery
 from clip_surgery_hub.checkpoints import build_open_clip, load_checkpoint
 from clip_surgery_hub.checkpoints.building import _tensors
-from clip_surgery_hub.checkpoints.load_state import without_initialisation
+from clip_surgery_hub.checkpoints.load_state import without_initialization
 from clip_surgery_hub.checkpoints.open_clip_config import read_architecture
 from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP
 from clip_surgery_hub.checkpoints.weight_names import without_prefixes
@@ -103,7 +103,7 @@ def supported(name: str) -> bool:
 
 
 def without_size_and_activation(name: str) -> str:
-    """What two models share that differ in their pictures, activation or tokenizer alone."""
+    """What two models share that differ in their images, activation or tokenizer alone."""
     model_cfg = open_clip.get_model_config(name)
     vision = {key: value for key, value in model_cfg["vision_cfg"].items() if key != "image_size"}
     vision["timm_model_name"] = re.sub(r"_\d+$", "", vision.get("timm_model_name", ""))
@@ -119,7 +119,7 @@ REAL = {without_size_and_activation(name): name for name in NAMES if supported(n
 def test_real_models_have_the_parameters_of_open_clip(name: str) -> None:
     model_cfg = open_clip.get_model_config(name)
     custom = model_cfg.pop("custom_text", False)
-    with torch.device("meta"), without_initialisation():
+    with torch.device("meta"), without_initialization():
         theirs = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**model_cfg)
         ours = build_open_clip(model_cfg, source=name)
     architecture = read_architecture(model_cfg, name)
@@ -133,7 +133,7 @@ def test_real_models_have_the_parameters_of_open_clip(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if not supported(name)])
 def test_all_others_are_refused_in_one_line(name: str) -> None:
     refusal = pytest.raises(ValueError, match="; supported are OpenCLIP's ViT")
-    with torch.device("meta"), without_initialisation(), refusal as caught:
+    with torch.device("meta"), without_initialization(), refusal as caught:
         build_open_clip(open_clip.get_model_config(name), source=name)
     assert "\n" not in str(caught.value)
 
@@ -315,12 +315,12 @@ def test_transformers_files_come_first_where_both_are(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_pictures_are_normalised_as_the_configuration_says(
+def test_images_are_normalized_as_the_configuration_says(
     tmp_path: Path, preprocess_cfg: Any, expected: Any
 ) -> None:
     more = {} if preprocess_cfg is None else {"preprocess_cfg": preprocess_cfg}
     write_folder(tmp_path, PLAIN, open_clip_model(PLAIN).state_dict(), **more)
-    found = load_checkpoint(str(tmp_path)).normalisation
+    found = load_checkpoint(str(tmp_path)).normalization
     assert found is not None and (found.mean, found.std, found.resample) == expected
 
 
@@ -335,7 +335,7 @@ def test_pictures_are_normalised_as_the_configuration_says(
         [],
     ],
 )
-def test_wrong_normalisations_are_refused(tmp_path: Path, wrong: Any) -> None:
+def test_wrong_normalizations_are_refused(tmp_path: Path, wrong: Any) -> None:
     write_folder(tmp_path, PLAIN, {}, preprocess_cfg=wrong)
     with pytest.raises(ValueError, match=r"preprocess_cfg of .* must "):
         load_checkpoint(str(tmp_path))
@@ -360,7 +360,7 @@ def save_tokenizer(folder: Path, *, end: int = END) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-H-14-worldwide", "EVA02-B-16", "RN50", "ViT-B-16-SigLIP"])
 @torch.no_grad()
-def test_texts_and_pictures_go_all_the_way(tmp_path: Path, name: str) -> None:
+def test_texts_and_images_go_all_the_way(tmp_path: Path, name: str) -> None:
     model_cfg = CASES[name]
     theirs = open_clip_model(model_cfg)
     write_folder(tmp_path, model_cfg, theirs.state_dict())
@@ -373,10 +373,10 @@ def test_texts_and_pictures_go_all_the_way(tmp_path: Path, name: str) -> None:
         found = clip.encode_text(texts, templates=None)
         assert close(found, theirs.encode_text(ids, normalize=True))
     side = pixels_for(model_cfg).shape[-1]
-    picture = torch.randint(
+    image = torch.randint(
         0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(4)
     )
-    result = clip.explain(picture, dict(zip(texts, found, strict=True)))
+    result = clip.explain(image, dict(zip(texts, found, strict=True)))
     assert result.heatmaps()[0].shape == (2, side, side)
 
 

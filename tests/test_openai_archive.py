@@ -209,8 +209,8 @@ def test_features_are_those_of_the_same_weights(case: tuple[str, Any, Path]) -> 
     assert {tensor.dtype for tensor in ours.parameters()} == {torch.float32}
     assert close(ours.get_image_features(pixel_values=pixels).pooler_output, theirs.encode_image(pixels))
     assert close(ours.get_text_features(input_ids=ids).pooler_output, theirs.encode_text(ids))
-    assert checkpoint.tokenizer is None and checkpoint.normalisation is not None
-    assert checkpoint.normalisation.mean == (0.48145466, 0.4578275, 0.40821073)
+    assert checkpoint.tokenizer is None and checkpoint.normalization is not None
+    assert checkpoint.normalization.mean == (0.48145466, 0.4578275, 0.40821073)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The floors of the house, from the cellar up: a module imports from floors below its own.
 FLOORS = (
-    "functional methods hub pictures settings storage embedding_cache known_words labels arguments scenes "
+    "functional methods hub images settings storage embedding_cache known_words labels arguments scenes "
     "explanation_fields segmentation words",
     "runs sources towers text windows checkpoints explanation cells outputs records",
     "transform encoding prompts sam_backends plot plot_labels model_card",

@@ -1,4 +1,4 @@
-"""The picture of labels: every bar in its place, names that keep apart, and what is not there in grey."""
+"""The image of labels: every bar in its place, names that keep apart, and what is not there in gray."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colors
-from tiny_sams import explained, picture
+from tiny_sams import explained, random_image
 from torch import Tensor
 
 from clip_surgery_hub.plotting.labels import ABSENT, BAR, MOST, THERE, plot_labels
@@ -23,7 +23,7 @@ NAMES = (
 def explanation(
     texts: tuple[str, ...] = NAMES, pixels: np.ndarray | None = None, presence: Tensor | None = None
 ) -> Explanation:
-    found = explained(picture(40, 60) if pixels is None else pixels, texts=len(texts))
+    found = explained(random_image(40, 60) if pixels is None else pixels, texts=len(texts))
     known = torch.linspace(1, 0, len(texts)) if presence is None else presence
     return replace(found, texts=texts, presence=known[None])
 
@@ -33,9 +33,9 @@ def test_every_label_has_its_bar_name_and_presence() -> None:
     found = explanation(presence=torch.tensor([PRESENT, 0.8496, 0.0, 1.0]))  # the first exactly the least
     labels = [Label(NAMES[1], 0.5), Label(NAMES[0], -0.25), Label(NAMES[3], 0.125), Label(NAMES[2], 0.0)]
     shown, bars = plot_labels(found, labels).axes
-    assert np.array_equal(shown.images[0].get_array(), found.pictures[0])
+    assert np.array_equal(shown.images[0].get_array(), found.images[0])
     assert shown.get_title() == "4 labels" and bars.get_xlabel().startswith(
-        "score after feature surgery; grey: presence below 0.85"
+        "score after feature surgery; gray: presence below 0.85"
     )
     assert [bar.get_width() for bar in bars.patches] == [0.5, -0.25, 0.125, 0.0]
     assert [bar.get_height() for bar in bars.patches] == [BAR] * 4
@@ -54,14 +54,14 @@ def test_every_label_has_its_bar_name_and_presence() -> None:
         "presence 0.000",
     ]
     assert [colors.to_hex(bar.get_facecolor()) for bar in bars.patches] == [
-        colors.to_hex(colour) for colour in (ABSENT, THERE, THERE, ABSENT)
+        colors.to_hex(color) for color in (ABSENT, THERE, THERE, ABSENT)
     ]
 
 
 @pytest.mark.filterwarnings("ignore:No font here has")
 @pytest.mark.parametrize("shape", [(40, 60), (300, 20), (20, 300)])
-def test_names_pictures_and_notes_keep_apart(shape: tuple[int, int]) -> None:
-    found = explanation(pixels=picture(*shape))
+def test_names_images_and_notes_keep_apart(shape: tuple[int, int]) -> None:
+    found = explanation(pixels=random_image(*shape))
     figure = plot_labels(found, [Label(name, 0.1) for name in NAMES])
     shown, bars = figure.axes
     figure.canvas.draw()
@@ -101,8 +101,8 @@ def test_more_labels_than_can_be_read_are_counted(count: int, title: str) -> Non
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    two = explained(picture(40, 60), picture(60, 40))
-    with pytest.raises(ValueError, match=r"draws one picture, got 2; give explanation\[0\]"):
+    two = explained(random_image(40, 60), random_image(60, 40))
+    with pytest.raises(ValueError, match=r"draws one image, got 2; give explanation\[0\]"):
         plot_labels(two, [])
     with pytest.raises(ValueError, match="'bird' was not explained"):
         plot_labels(replace(explanation(), presence=None), [Label(NAMES[0], 1.0), Label("bird", 1.0)])

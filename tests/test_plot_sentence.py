@@ -1,4 +1,4 @@
-"""Pictures of sentences: the right shades, marks and heatmaps, and nothing that runs into anything else."""
+"""Images of sentences: the right shades, marks and heatmaps, and nothing that runs into anything else."""
 
 import numpy as np
 import pytest
@@ -27,30 +27,30 @@ def explanation_of(caption: str, size: tuple[int, int] = (40, 60)) -> SentenceEx
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(len(tokens), 3, 4, generator=generator)
     return SentenceExplanation(
-        picture=np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8),
+        image=np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8),
         caption=caption,
         tokens=tokens,
         words=words_of(caption, tokens),
         pooled=len(tokens) - 1,
-        plain=maps,
+        plain_similarity=maps,
         plain_scores=maps[:, 0, 0],
-        operated=maps,
+        surgery_similarity=maps,
         sentence=maps[0],
         sentence_score=0.25,
         settings=Settings(model="m", method="none"),
     )
 
 
-def test_the_picture_the_sentence_and_every_word_are_shown() -> None:
+def test_the_image_the_sentence_and_every_word_are_shown() -> None:
     result = explanation_of(SHORT)
     axes = result.plot(opacity=0.5)
     assert axes.shape == (3 + 6,)
-    assert np.array_equal(axes[1].images[0].get_array(), result.picture)
+    assert np.array_equal(axes[1].images[0].get_array(), result.image)
     for cell, heatmap in zip(axes[2:], [result.heatmap(), *result.word_heatmaps()], strict=True):
-        assert np.array_equal(cell.images[0].get_array(), overlay(result.picture, heatmap, opacity=0.5))
+        assert np.array_equal(cell.images[0].get_array(), overlay(result.image, heatmap, opacity=0.5))
         assert cell.get_xlim() == (-0.5, 59.5) and cell.get_ylim() == (39.5, -0.5)
     titles = [cell.get_title() for cell in axes[1:]]
-    assert titles == ["picture", "sentence", "a", "dog", "and", "a", "ball", "[end]"]
+    assert titles == ["image", "sentence", "a", "dog", "and", "a", "ball", "[end]"]
     assert axes[2].texts[0].get_text() == "score 0.250"
 
 
@@ -81,13 +81,15 @@ def note_of(texts: list[str]) -> str:
 def test_a_sentence_without_answer_is_white() -> None:
     result = explanation_of(SHORT)
     fields = {name: getattr(result, name) for name in SentenceExplanation.__dataclass_fields__}
-    silent = SentenceExplanation(**fields | {"operated": -torch.ones_like(result.operated)})
+    silent = SentenceExplanation(
+        **fields | {"surgery_similarity": -torch.ones_like(result.surgery_similarity)}
+    )
     for box in silent.plot()[0].patches:
         np.testing.assert_allclose(box.get_facecolor(), colormaps["Oranges"](0.0))
 
 
-def texts_and_pictures(axes: np.ndarray) -> list[Bbox]:
-    """The boxes of all words, ranks, labels and notes, and of all pictures, in dots."""
+def texts_and_images(axes: np.ndarray) -> list[Bbox]:
+    """The boxes of all words, ranks, labels and notes, and of all images, in dots."""
     renderer = axes[0].figure.canvas.get_renderer()
     found = [text.get_window_extent(renderer) for text in axes[0].texts]
     for cell in axes[1:]:
@@ -113,7 +115,7 @@ def texts_and_pictures(axes: np.ndarray) -> list[Bbox]:
 def test_nothing_overlaps_and_nothing_is_cut_off(caption: str, size: tuple[int, int]) -> None:
     result = explanation_of(caption, size)
     axes = result.plot()
-    boxes, page = texts_and_pictures(axes), axes[0].figure.bbox
+    boxes, page = texts_and_images(axes), axes[0].figure.bbox
     words = len(result.words)
     assert len(boxes) == (words + min(3, words) + 1) + 2 + (3 * (words + 1))
     for number, box in enumerate(boxes):
@@ -136,7 +138,7 @@ def test_every_word_stands_inside_its_shade() -> None:
         assert outer.y0 - 1 <= inner.y0 and inner.y1 <= outer.y1 + 1
 
 
-def test_pictures_keep_their_shape_and_pyplot_its_own() -> None:
+def test_images_keep_their_shape_and_pyplot_its_own() -> None:
     import matplotlib.pyplot as plt
 
     for size in ((480, 640), (100, 1500), (1500, 100)):

@@ -1,4 +1,4 @@
-"""Pictures of points and masks: the right pixels in the right cell, every point in its place."""
+"""Images of points and masks: the right pixels in the right cell, every point in its place."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import colors
-from tiny_sams import explained, picture
+from tiny_sams import explained, random_image
 
 from clip_surgery_hub.plotting.masks import DIMMED, OFF, ON, plot_masks, plot_prompts
 from clip_surgery_hub.results.explanation import Points
@@ -15,12 +15,12 @@ from clip_surgery_hub.sam.prompts import Prompt, prompt_heatmaps, prompts_of
 POINTS = Points(torch.tensor([[3, 4], [50, 30]]), torch.tensor([1, 0], dtype=torch.uint8))
 
 
-def colours_of(scatter: object) -> list[str]:
-    return [colors.to_hex(colour) for colour in scatter.get_facecolors()]
+def colors_of(scatter: object) -> list[str]:
+    return [colors.to_hex(color) for color in scatter.get_facecolors()]
 
 
-def test_a_mask_is_lit_and_the_rest_is_dark_grey() -> None:
-    pixels = picture(40, 60)
+def test_a_mask_is_lit_and_the_rest_is_dark_gray() -> None:
+    pixels = random_image(40, 60)
     masks = torch.zeros(3, 40, 60, dtype=torch.bool)
     masks[0, 5:20, 10:30] = True
     masks[1] = True
@@ -28,15 +28,15 @@ def test_a_mask_is_lit_and_the_rest_is_dark_grey() -> None:
     figure = plot_masks(pixels, prompts, masks, torch.tensor([0.9, 0.5, 0.0]))
     first, *cells = figure.axes
     assert np.array_equal(first.images[0].get_array(), pixels)
-    grey = DIMMED * pixels.mean(-1, keepdims=True)
+    gray = DIMMED * pixels.mean(-1, keepdims=True)
     for cell, mask, prompt in zip(cells, masks, prompts, strict=True):
         drawn = np.asarray(cell.images[0].get_array())
         assert np.array_equal(drawn[mask], pixels[mask])
-        assert np.abs(drawn[~mask] - np.broadcast_to(grey, pixels.shape)[~mask]).max(initial=0) <= 1
+        assert np.abs(drawn[~mask] - np.broadcast_to(gray, pixels.shape)[~mask]).max(initial=0) <= 1
         assert cell.get_title() == prompt.name
         assert cell.get_xlim() == (-0.5, 59.5) and cell.get_ylim() == (39.5, -0.5)
         scatter = cell.collections[-1]
-        assert scatter.get_offsets().tolist() == POINTS.xy.tolist() and colours_of(scatter) == [ON, OFF]
+        assert scatter.get_offsets().tolist() == POINTS.xy.tolist() and colors_of(scatter) == [ON, OFF]
     assert [cell.texts[0].get_text() for cell in cells] == [
         "score 0.90, area 12%",
         "score 0.50, area 100%",
@@ -50,7 +50,9 @@ def test_a_mask_is_lit_and_the_rest_is_dark_grey() -> None:
 
 def test_labels_and_notes_of_masks_keep_apart() -> None:
     prompts = [Prompt((name,), POINTS, None) for name in ("a very long description " * 4, "bear", "x" * 60)]
-    figure = plot_masks(picture(90, 30), prompts, torch.zeros(3, 90, 30, dtype=torch.bool), torch.ones(3))
+    figure = plot_masks(
+        random_image(90, 30), prompts, torch.zeros(3, 90, 30, dtype=torch.bool), torch.ones(3)
+    )
     renderer = figure.canvas.get_renderer()
     boxes = [cell.title.get_window_extent(renderer) for cell in figure.axes]
     boxes += [cell.texts[0].get_window_extent(renderer) for cell in figure.axes]
@@ -61,12 +63,12 @@ def test_labels_and_notes_of_masks_keep_apart() -> None:
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
 
 
-def test_without_prompts_the_picture_stands_alone() -> None:
-    figure = plot_masks(picture(40, 60), [], torch.zeros(0, 40, 60, dtype=torch.bool), torch.zeros(0))
-    assert [cell.get_title() for cell in figure.axes] == ["picture"]
+def test_without_prompts_the_image_stands_alone() -> None:
+    figure = plot_masks(random_image(40, 60), [], torch.zeros(0, 40, 60, dtype=torch.bool), torch.zeros(0))
+    assert [cell.get_title() for cell in figure.axes] == ["image"]
 
 
-def test_large_pictures_are_reduced_before_they_are_drawn() -> None:
+def test_large_images_are_reduced_before_they_are_drawn() -> None:
     masks = torch.zeros(1, 3000, 4000, dtype=torch.bool)
     masks[0, 1000:2000, 1000:3000] = True
     figure = plot_masks(
@@ -80,7 +82,7 @@ def test_large_pictures_are_reduced_before_they_are_drawn() -> None:
 
 
 def test_points_of_a_combination_lie_on_each_of_its_texts() -> None:
-    explanation = explained(picture(40, 60))
+    explanation = explained(random_image(40, 60))
     prompts = prompts_of(explanation, [["text 0"], ["text 0", "text 2"]], keep_absent=True)
     cells = plot_prompts(explanation, prompts).axes[1:4]
     assert [len(cell.collections) for cell in cells] == [2, 0, 1]
@@ -89,7 +91,7 @@ def test_points_of_a_combination_lie_on_each_of_its_texts() -> None:
 
 
 def test_the_heatmap_of_a_combination_is_the_maximum_of_its_texts() -> None:
-    explanation = explained(picture(40, 60))
+    explanation = explained(random_image(40, 60))
     prompts = prompts_of(explanation, [["text 1"], ["text 0", "text 2"]], keep_absent=True)
     heatmaps = explanation.heatmaps()[0]
     found = prompt_heatmaps(explanation, prompts)
@@ -110,6 +112,6 @@ def test_the_heatmap_of_a_combination_is_the_maximum_of_its_texts() -> None:
     ],
 )
 def test_what_is_left_of_a_combination_is_asked_once(asked: list[str], made: list[str]) -> None:
-    explanation = replace(explained(picture(40, 60)), presence=torch.tensor([[1.0, 0.2, 1.0]]))
+    explanation = replace(explained(random_image(40, 60)), presence=torch.tensor([[1.0, 0.2, 1.0]]))
     prompts = prompts_of(explanation, [[f"text {part}" for part in one.split("+")] for one in asked])
     assert [prompt.name.replace("text ", "") for prompt in prompts] == made

@@ -1,11 +1,11 @@
-"""A disk that runs full: one line, nothing damaged, and the same command goes on once there is room."""
+"""A disk that runs full: one line, nothing damaged, and the same command resumes it once there is room."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 from command_line import checkpoint  # noqa: F401
-from predict_pictures import TEXTS, assert_complete, write_pictures
+from predict_images import TEXTS, assert_complete, write_images
 from predict_ranks import Ranks, recorded_rows
 
 from clip_surgery_hub.prediction.runs import read_run, run_status, verify_run
@@ -32,8 +32,8 @@ def small_disk(tmp_path: Path):
 def test_a_full_disk_ends_a_run_and_the_same_command_finishes_it(checkpoint, small_disk, tmp_path):  # noqa: F811
     folder, resize = small_disk
     run = folder / "run"
-    keys = write_pictures(tmp_path / "pictures", 120, broken=3)
-    arguments = ["predict", tmp_path / "pictures", *TEXTS, "--model", checkpoint, "--size", 32, "--out", run]
+    keys = write_images(tmp_path / "images", 120, broken=3)
+    arguments = ["predict", tmp_path / "images", *TEXTS, "--model", checkpoint, "--size", 32, "--out", run]
     arguments += ["--outputs", "scores,points,maps,embeddings", "--batch-size", 4, "--shard-rows", 8]
     recorded = 0
     for size in ("60k", "100k"):

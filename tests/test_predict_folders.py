@@ -13,28 +13,28 @@ import numpy as np
 import pytest
 from command_line import Run, checkpoint, command  # noqa: F401
 from lightning.pytorch.strategies import ModelParallelStrategy
-from predict_pictures import TEXTS, assert_complete, rows_of, write_pictures
+from predict_images import TEXTS, assert_complete, rows_of, write_images
 from predict_ranks import Ranks, wait_until
 from rich.console import Console
 
-from clip_surgery_hub.prediction import PictureDataModule, RunWatch, ShardWriter, SurgeryPredictor
+from clip_surgery_hub.prediction import ImageDataModule, RunWatch, ShardWriter, SurgeryPredictor
 from clip_surgery_hub.prediction.runs import RunError, run_status
 
 
 @pytest.fixture(scope="module")
 def begun(checkpoint, tmp_path_factory):  # noqa: F811
-    """A folder with pictures, another, their keys, and the folder of a finished run."""
+    """A folder with images, another, their keys, and the folder of a finished run."""
     root = tmp_path_factory.mktemp("begun")
-    keys = write_pictures(root / "pictures", 12, broken=2)
-    write_pictures(root / "other", 3)
+    keys = write_images(root / "images", 12, broken=2)
+    write_images(root / "other", 3)
     started = Ranks.start(command_of(root, checkpoint, root / "run"), root / "log")
     assert started.codes() == [1], started.err()
-    assert started.out() == f"{root / 'run'}: 12 pictures explained, 2 could not be read\n"
+    assert started.out() == f"{root / 'run'}: 12 images explained, 2 could not be read\n"
     return root, keys
 
 
 def command_of(root: Path, model: Path, run: Path) -> list[object]:
-    return ["predict", root / "pictures", *TEXTS, "--model", model, "--size", 16, "--out", run]
+    return ["predict", root / "images", *TEXTS, "--model", model, "--size", 16, "--out", run]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_finished_run_is_left_as_it_is(predict, tmp_path, begun):
     answer = predict("--batch-size", 5, "--workers", 1)
     assert (answer.code, answer.out.splitlines()[-1]) == (
         1,
-        f"{tmp_path / 'run'}: 12 pictures explained, 2 could not be read",
+        f"{tmp_path / 'run'}: 12 images explained, 2 could not be read",
     )
     assert shards == {name: data for name, data in files_of(tmp_path / "run").items() if "parquet" in name}
     assert_complete(tmp_path / "run", begun[1], rows_of(begun[0] / "run"))
@@ -100,7 +100,7 @@ def test_another_setting_is_refused_and_the_difference_named(predict, tmp_path, 
 def test_other_data_and_another_model_are_refused(predict, checkpoint, begun, tmp_path):  # noqa: F811
     before = files_of(tmp_path / "run")
     answer = predict(data=begun[0] / "other")
-    assert_refused(answer, f'data was "folder {begun[0] / "pictures"}", is now "folder {begun[0] / "other"}"')
+    assert_refused(answer, f'data was "folder {begun[0] / "images"}", is now "folder {begun[0] / "other"}"')
     answer = predict("--model", "clip_vit_tiny.scenes")
     assert_refused(answer, f'model was "{checkpoint}", is now "clip_vit_tiny.scenes"', "weights was")
     assert files_of(tmp_path / "run") == before
@@ -178,7 +178,7 @@ def test_data_that_is_not_there_is_said_before_anything_is_written(predict, tmp_
 def test_too_many_errors_end_a_run(predict, begun, tmp_path):
     run = tmp_path / "new"
     answer = predict("--max-errors", 1, "--batch-size", 1, out=run)
-    assert_refused(answer, "2 pictures could not be read, at most 1 were allowed; what was done is recorded.")
+    assert_refused(answer, "2 images could not be read, at most 1 were allowed; what was done is recorded.")
     answer = predict("--max-errors", 2, out=run)
     assert answer.code == 1
     assert_complete(run, begun[1], rows_of(begun[0] / "run"))
@@ -188,7 +188,7 @@ def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, t
     root, keys = begun
     run = tmp_path / "run"
     for number in range(50):
-        shutil.copytree(root / "pictures", tmp_path / "many" / str(number))
+        shutil.copytree(root / "images", tmp_path / "many" / str(number))
     arguments = command_of(root, checkpoint, run)
     arguments[1] = tmp_path / "many"
     first = Ranks.start([*arguments, "--batch-size", 1, "--shard-rows", 50], tmp_path / "log")
@@ -229,7 +229,7 @@ def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, t
 
 
 def test_the_status_of_what_is_no_run_is_an_error(command: Run, begun, tmp_path):  # noqa: F811
-    for folder in (begun[0] / "pictures", tmp_path / "nowhere"):
+    for folder in (begun[0] / "images", tmp_path / "nowhere"):
         answer = command("status", folder)
         assert_refused(
             answer, f"{folder} is no", "run.json is missing"
@@ -266,11 +266,11 @@ def test_a_bar_is_drawn_on_a_terminal_alone(checkpoint, begun, tmp_path):  # noq
         writer = ShardWriter(tmp_path / f"run-{terminal}")
         predictor = SurgeryPredictor(str(checkpoint), ["bench", "dog"], outputs=["scores"])
         watch = RunWatch(writer, console)
-        pictures = PictureDataModule(str(root / "pictures"), batch_size=1)
-        trainer(writer, watch).predict(predictor, pictures, return_predictions=False)
+        images = ImageDataModule(str(root / "images"), batch_size=1)
+        trainer(writer, watch).predict(predictor, images, return_predictions=False)
         if terminal:
             assert f"{len(keys)}/{len(keys)}" in screen.getvalue()
-            assert "pictures/s, 2 failed" in screen.getvalue()
+            assert "images/s, 2 failed" in screen.getvalue()
         else:
             assert screen.getvalue() == ""
         assert len((writer.out / "log.jsonl").read_text().splitlines()) == 1
@@ -290,15 +290,15 @@ def test_a_run_that_fails_is_let_go_and_can_be_gone_on_with_in_the_same_process(
 
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     predictor = SurgeryPredictor(str(checkpoint), ["bench", "dog"], size=16)
-    pictures = PictureDataModule(str(root / "pictures"), batch_size=1)
+    images = ImageDataModule(str(root / "images"), batch_size=1)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            trainer(ShardWriter(tmp_path / "run"), Mistake()).predict(predictor, pictures)
+            trainer(ShardWriter(tmp_path / "run"), Mistake()).predict(predictor, images)
         assert not run_status(tmp_path / "run").alive
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     status = run_status(tmp_path / "run")
     assert 8 <= status.done + status.failed < len(keys)
-    trainer(ShardWriter(tmp_path / "run")).predict(predictor, pictures)
+    trainer(ShardWriter(tmp_path / "run")).predict(predictor, images)
     assert_complete(tmp_path / "run", keys, rows_of(root / "run"))
 
 
@@ -318,18 +318,18 @@ def test_two_writers_in_one_process_cannot_share_a_folder(checkpoint, begun, tmp
     predictor = SurgeryPredictor(str(checkpoint), ["bench"])
     writers = [ShardWriter(tmp_path / "run"), ShardWriter(tmp_path / "run")]
     with pytest.raises(RunError, match="Another run is writing to"):
-        trainer(*writers).predict(predictor, PictureDataModule(str(begun[0] / "pictures")))
+        trainer(*writers).predict(predictor, ImageDataModule(str(begun[0] / "images")))
     assert not run_status(tmp_path / "run").alive
 
 
 def test_a_strategy_whose_forward_needs_all_ranks_is_refused(checkpoint, tmp_path):  # noqa: F811
     from clip_surgery_hub.prediction import predict as predict_all
 
-    pictures = PictureDataModule([("one", np.zeros((20, 20, 3), np.uint8))])
+    images = ImageDataModule([("one", np.zeros((20, 20, 3), np.uint8))])
     with pytest.raises(ValueError, match="ModelParallelStrategy needs as many batches on every rank.*ddp"):
         predict_all(
             SurgeryPredictor(str(checkpoint), ["bench"], size=16),
-            pictures,
+            images,
             tmp_path / "run",
             accelerator="cpu",
             devices=2,

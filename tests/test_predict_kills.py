@@ -6,7 +6,7 @@ import time
 
 import pytest
 from command_line import checkpoint  # noqa: F401
-from predict_pictures import TEXTS, assert_complete, rows_of, write_pictures
+from predict_images import TEXTS, assert_complete, rows_of, write_images
 from predict_ranks import Ranks, recorded_rows, wait_until
 
 KILLS = 20
@@ -15,10 +15,10 @@ COUNT = 1000
 
 @pytest.fixture(scope="module")
 def begun(checkpoint, tmp_path_factory):  # noqa: F811
-    """A folder with pictures, their keys, the arguments of the command without --out, an undisturbed run."""
+    """A folder with images, their keys, the arguments of the command without --out, an undisturbed run."""
     root = tmp_path_factory.mktemp("kills")
-    keys = write_pictures(root / "pictures", COUNT, broken=9)
-    arguments = ["predict", root / "pictures", *TEXTS, "--model", checkpoint, "--size", 16]
+    keys = write_images(root / "images", COUNT, broken=9)
+    arguments = ["predict", root / "images", *TEXTS, "--model", checkpoint, "--size", 16]
     calm = Ranks.start([*arguments, "--out", root / "calm", "--batch-size", 64], root / "calm-log")
     assert calm.codes() == [1], calm.err()
     assert_complete(root / "calm", keys)

@@ -58,22 +58,22 @@ def start(*command: object, **options: object) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of two shapes, one of them broken."""
-    folder = tmp_path_factory.mktemp("pictures")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two shapes, one of them broken."""
+    folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for number in range(COUNT):
         shape = (40, 40 + 20 * (number % 2), 3)
         Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(folder / f"{number}.png")
-    (folder / "broken.png").write_text("no picture")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 
 @pytest.fixture(scope="module")
-def alone(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    [(code, said)] = finish([start(COMMAND, "predict", pictures, *ASKED, "--out", run, env=environment())])
+    [(code, said)] = finish([start(COMMAND, "predict", images, *ASKED, "--out", run, env=environment())])
     assert code == 1, said
     return run
 
@@ -123,14 +123,14 @@ def two_networks() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.skipif(shutil.which("ip") is None, reason="the program ip is not installed")
 def test_two_machines_with_a_network_between_them_make_one_run(
-    pictures: Path, alone: Path, tmp_path: Path
+    images: Path, alone: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     with two_networks() as names:
         processes = [
             start(
                 *("ip", "netns", "exec", name),
-                *(COMMAND, "predict", pictures, *ASKED, "--out", run, "--nodes", 2, "--devices", 1),
+                *(COMMAND, "predict", images, *ASKED, "--out", run, "--nodes", 2, "--devices", 1),
                 env=environment(
                     MASTER_ADDR="10.213.0.1", MASTER_PORT=29500, NODE_RANK=rank, GLOO_SOCKET_IFNAME="wire"
                 ),
@@ -139,29 +139,29 @@ def test_two_machines_with_a_network_between_them_make_one_run(
         ]
         (first, said), (second, also) = finish(processes)
     assert (first, second) == (1, 0), said + also
-    assert f"{run}: {COUNT} pictures explained, 1 could not be read" in said
+    assert f"{run}: {COUNT} images explained, 1 could not be read" in said
     assert str(run) not in also
     assert_same(run, alone, ranks=2)
 
 
-def agents(pictures: Path, run: Path) -> list[subprocess.Popen[str]]:
+def agents(images: Path, run: Path) -> list[subprocess.Popen[str]]:
     """examples/torchrun.sh as two machines start it."""
     port = free_port()
     return [
         start(
-            *(EXAMPLES / "torchrun.sh", pictures, *ASKED, "--out", run),
+            *(EXAMPLES / "torchrun.sh", images, *ASKED, "--out", run),
             env=environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=rank),
         )
         for rank in range(2)
     ]
 
 
-def test_two_agents_of_torchrun_make_one_run(pictures: Path, alone: Path, tmp_path: Path) -> None:
+def test_two_agents_of_torchrun_make_one_run(images: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    (code, said), (_, also) = finish(agents(pictures, run))
-    # 1, for a picture could not be read; the report of torchrun says so, too.
+    (code, said), (_, also) = finish(agents(images, run))
+    # 1, for an image could not be read; the report of torchrun says so, too.
     assert code == 1, said + also
-    assert f"{run}: {COUNT} pictures explained, 1 could not be read" in said
+    assert f"{run}: {COUNT} images explained, 1 could not be read" in said
     assert "exitcode  : 1 " in said
     assert_same(run, alone, ranks=2)
 
@@ -219,12 +219,12 @@ def submit(cluster: Path, *arguments: object, tasks: int, **more: object) -> sub
 
 
 def test_a_job_of_slurm_is_told_to_stop_requeues_itself_and_finishes(
-    pictures: Path, cluster: Path, tmp_path: Path
+    images: Path, cluster: Path, tmp_path: Path
 ) -> None:
     many, run = tmp_path / "many", tmp_path / "run"
     many.mkdir()
     for number in range(600):
-        os.link(pictures / "0.png", many / f"{number:03}.png")
+        os.link(images / "0.png", many / f"{number:03}.png")
     job = submit(cluster, run, many, *ASKED, tasks=2)
     while not all((run / "ranks" / f"{rank}.json").exists() for rank in range(2)):
         assert job.poll() is None, job.communicate()[0]
@@ -239,18 +239,18 @@ def test_a_job_of_slurm_is_told_to_stop_requeues_itself_and_finishes(
 
     [(code, said)] = finish([submit(cluster, run, many, *ASKED, tasks=2)])
     assert code == 0, said
-    assert f"{run}: 600 pictures explained, 0 could not be read" in said
+    assert f"{run}: 600 images explained, 0 could not be read" in said
     assert sorted(read_run(run)["key"].to_pylist()) == [f"{number:03}.png" for number in range(600)]
     assert (cluster / "called").read_text() == "requeue 4242\n"
     assert len(list((run / "manifest").iterdir())) == 4
 
 
 def test_a_task_of_an_array_has_data_and_a_run_of_its_own(
-    pictures: Path, cluster: Path, tmp_path: Path
+    images: Path, cluster: Path, tmp_path: Path
 ) -> None:
     for number in range(2):
         (tmp_path / f"part-{number}").mkdir()
-        os.link(pictures / f"{number}.png", tmp_path / f"part-{number}" / "one.png")
+        os.link(images / f"{number}.png", tmp_path / f"part-{number}" / "one.png")
     runs, data = tmp_path / "runs", f"{tmp_path}/part-%a"
     [(code, said)] = finish([submit(cluster, runs, data, *ASKED, tasks=1, SLURM_ARRAY_TASK_ID=1)])
     assert code == 0, said

@@ -11,7 +11,7 @@ import pytest
 from command_line import checkpoint  # noqa: F401
 from odd_files import GOOD, is_kind, write_files
 from PIL import Image
-from predict_pictures import TEXTS, assert_complete, assert_same, rows_of
+from predict_images import TEXTS, assert_complete, assert_same, rows_of
 from predict_ranks import Ranks
 
 from clip_surgery_hub import CLIPSurgery
@@ -27,11 +27,11 @@ def test_400_good_files_and_270_odd_ones_are_rows_and_errors(checkpoint, tmp_pat
     arguments += ["--out", run, "--workers", 2, "--batch-size", 7, "--shard-rows", 50]
     strict = Ranks.start([*arguments, "--max-errors", 20], tmp_path / "strict")
     assert strict.codes() == [2]
-    assert "pictures could not be read, at most 20 were allowed" in strict.err().replace("\n", " ")
+    assert "images could not be read, at most 20 were allowed" in strict.err().replace("\n", " ")
 
     started = Ranks.start([*arguments, "--max-errors", len(kinds)], tmp_path / "log")
     assert started.codes() == [1], started.err()
-    assert f"{len(pixels)} pictures explained, {len(kinds)} could not be read" in started.out()
+    assert f"{len(pixels)} images explained, {len(kinds)} could not be read" in started.out()
     assert "Traceback" not in started.err() and "Warning" not in started.err()
     assert len(kinds) + len(pixels) - GOOD >= 200
     assert_complete(run, set(kinds) | set(pixels))
@@ -46,10 +46,10 @@ def test_400_good_files_and_270_odd_ones_are_rows_and_errors(checkpoint, tmp_pat
         np.testing.assert_allclose(rows[key]["scores"], scores, atol=2e-6, err_msg=key)
 
 
-def picture(number: int) -> bytes:
-    """A small picture of one of three shapes; the last is broken."""
+def random_image(number: int) -> bytes:
+    """A small image of one of three shapes; the last is broken."""
     if number == COUNT - 1:
-        return b"no picture"
+        return b"no image"
     values = np.random.default_rng(number).integers(0, 256, (16, 16 + 8 * (number % 3), 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(values).save(file, "PNG")
@@ -58,18 +58,18 @@ def picture(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def origins(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Kind -> what to give as data, and kind -> the keys of pictures 0 to 22."""
+    """Kind -> what to give as data, and kind -> the keys of images 0 to 22."""
     root = tmp_path_factory.mktemp("origins")
     parts = [range(7), range(7, 8), range(8, COUNT)]
     for part, numbers in enumerate(parts):
         with tarfile.open(root / f"{part}.tar", "w") as tar:
             for number in numbers:
                 member = tarfile.TarInfo(f"{number}.png")
-                member.size = len(picture(number))
-                tar.addfile(member, io.BytesIO(picture(number)))
-    pictures = [{"bytes": picture(number), "path": None} for number in range(COUNT)]
+                member.size = len(random_image(number))
+                tar.addfile(member, io.BytesIO(random_image(number)))
+    images = [{"bytes": random_image(number), "path": None} for number in range(COUNT)]
     features = datasets.Features({"image": datasets.Image()})
-    datasets.Dataset.from_dict({"image": pictures}, features=features).save_to_disk(str(root / "saved"))
+    datasets.Dataset.from_dict({"image": images}, features=features).save_to_disk(str(root / "saved"))
     data = {"tars": f"{root}/{{0..2}}.tar", "saved": str(root / "saved"), "stream": str(root / "saved")}
     of_shards = [(shard, row) for shard, length in enumerate((8, 8, 7)) for row in range(length)]
     keys = {
@@ -82,13 +82,13 @@ def origins(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], d
 
 def predict_stream(model: str, data: str, run: str, devices: int, workers: int) -> None:
     """A program of a user's own: a data set that is read as a stream of three shards."""
-    from clip_surgery_hub.prediction import PictureDataModule, SurgeryPredictor, predict
+    from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
 
     stream = datasets.load_from_disk(data).to_iterable_dataset(num_shards=3)
-    pictures = PictureDataModule(stream, batch_size=4, workers=workers)
+    images = ImageDataModule(stream, batch_size=4, workers=workers)
     predictor = SurgeryPredictor(model, ["bench", "dog"], size=16)
     strategy = "ddp" if devices > 1 else "auto"
-    predict(predictor, pictures, run, accelerator="cpu", devices=devices, strategy=strategy)
+    predict(predictor, images, run, accelerator="cpu", devices=devices, strategy=strategy)
 
 
 @pytest.mark.parametrize("kind", ["tars", "saved", "stream"])
@@ -122,9 +122,9 @@ def test_each_sample_comes_once_whatever_the_ranks_and_workers(checkpoint, origi
     start(tmp_path / "run", 1, 1)  # finds nothing left to do
     assert shards == Counter(path.name for path in (tmp_path / "run").glob("*/*.parquet"))
 
-    # The keys name the pictures that they should.
+    # The keys name the images that they should.
     clip = CLIPSurgery.from_pretrained(str(checkpoint), device="cpu")
-    pictures = [Image.open(io.BytesIO(picture(number))) for number in range(COUNT - 1)]
-    wanted = clip.explain(pictures, ["bench", "dog"], size=16)
+    images = [Image.open(io.BytesIO(random_image(number))) for number in range(COUNT - 1)]
+    wanted = clip.explain(images, ["bench", "dog"], size=16)
     for key, scores in zip(keys[:-1], wanted.scores, strict=True):
         np.testing.assert_allclose(alone[key]["scores"], scores, atol=2e-6)

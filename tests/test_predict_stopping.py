@@ -1,4 +1,4 @@
-"""A run that is asked to stop does so in good order, whoever is asked and how; the same command goes on."""
+"""A run that is asked to stop does so in good order, whoever asks and how; the same command resumes it."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import checkpoint  # noqa: F401
-from predict_pictures import TEXTS, assert_complete, write_pictures
+from predict_images import TEXTS, assert_complete, write_images
 from predict_ranks import Ranks, recorded_rows, wait_until
 
 from clip_surgery_hub.files.lock import read_holder
@@ -19,9 +19,9 @@ COPIES = 60
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A folder with 1,800 pictures, and their keys: more than are done before a signal comes."""
+    """A folder with 1,800 images, and their keys: more than are done before a signal comes."""
     root = tmp_path_factory.mktemp("many")
-    names = write_pictures(root / "0", 30, broken=1)
+    names = write_images(root / "0", 30, broken=1)
     for number in range(1, COPIES):
         (root / str(number)).mkdir()
         for name in names:
@@ -54,17 +54,17 @@ def all_work(run: Path, ranks: int) -> bool:
     The holder is asked for first: before there is one, the reports are still those of the start before.
     """
     return read_holder(run) is not None and ranks == sum(
-        report["pictures"] > 0 for report in reports(run).values()
+        report["images"] > 0 for report in reports(run).values()
     )
 
 
 def assert_all_is_recorded(run: Path, before: int) -> None:
     """What the ranks say they have done is on the disk, and it is not all there is to do."""
-    told = sum(report["pictures"] + report["errors"] for report in reports(run).values())
+    told = sum(report["images"] + report["errors"] for report in reports(run).values())
     assert 0 < recorded_rows(run) - before == told
 
 
-SAID = "stopped as asked; start the same command again to go on with"
+SAID = "stopped as asked; start the same command again to resume"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -135,11 +135,11 @@ def own_trainer(model: str, data: str, run: str, batch_size: int) -> None:
     """A program of a user's own."""
     import lightning
 
-    from clip_surgery_hub.prediction import PictureDataModule, ShardWriter, SurgeryPredictor
+    from clip_surgery_hub.prediction import ImageDataModule, ShardWriter, SurgeryPredictor
 
     predictor = SurgeryPredictor(model, ["bench", "dog"], outputs=["scores"], size=16)
     trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[ShardWriter(run)])
-    trainer.predict(predictor, PictureDataModule(data, batch_size=batch_size), return_predictions=False)
+    trainer.predict(predictor, ImageDataModule(data, batch_size=batch_size), return_predictions=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

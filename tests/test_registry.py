@@ -15,7 +15,7 @@ from open_clip import get_model_config
 from open_clip.pretrained import get_pretrained_cfg
 from transformers import AutoConfig
 
-from clip_surgery_hub.checkpoints.load_state import without_initialisation
+from clip_surgery_hub.checkpoints.load_state import without_initialization
 from clip_surgery_hub.factory import build_model
 from clip_surgery_hub.hub import MODELS, Entry
 from clip_surgery_hub.methods import METHODS
@@ -91,7 +91,7 @@ def measured(entry: Entry) -> Measured:
 
 @cache
 def _measured(config: str) -> Measured:
-    with torch.device("meta"), without_initialisation():
+    with torch.device("meta"), without_initialization():
         model = build_model(Entry(name="any.one", config=json.loads(config))).eval()
     parameters = sum(parameter.numel() for parameter in model.parameters())
     classes = [type(module) for module in model.modules()]
@@ -99,8 +99,8 @@ def _measured(config: str) -> Measured:
     applied = []
     for method in METHODS:
         with surgery(model, method):
-            applied.append(tower.operation.method.name)
-    assert [type(module) for module in model.modules()] == classes and tower.operation is None
+            applied.append(tower.surgery.method.name)
+    assert [type(module) for module in model.modules()] == classes and tower.surgery is None
     while len(tower.blocks) > 2:  # two of them show the grid and the widths as well as 64 do
         del tower.blocks[0]
     pixels = torch.zeros(1, 3, tower.native_size, tower.native_size, device="meta")
@@ -148,7 +148,7 @@ def test_modules_are_what_the_entry_declares_and_every_method_attaches(name: str
 @pytest.mark.parametrize("name", SHIPPED)
 def test_facts_are_complete_and_their_source_is_cited(name: str) -> None:
     entry = MODELS[name]
-    assert entry.about and entry.licence and entry.short
+    assert entry.about and entry.license and entry.short
     if entry.source and not Path(entry.source).is_dir():
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.source)
     assert entry.revision is None or re.fullmatch(r"[0-9a-f]{40}", entry.revision)
@@ -204,7 +204,7 @@ def check_vision(ours: dict[str, Any], published: dict[str, Any]) -> None:
         assert ours["num_attention_heads"] == published["width"] // published.get("head_width", 64)
         assert ours["intermediate_size"] == int(published["width"] * published.get("mlp_ratio", 4))
         return
-    with torch.device("meta"), without_initialisation():
+    with torch.device("meta"), without_initialization():
         tower = timm.create_model(published["timm_model_name"])
     assert ours["patch_size"] == tower.patch_embed.patch_size[0]
     assert ours["hidden_size"] == tower.embed_dim
@@ -214,7 +214,7 @@ def check_vision(ours: dict[str, Any], published: dict[str, Any]) -> None:
 
 
 def in_timm(entry: Entry) -> str | None:
-    """A tower of timm with the same weights or others of the same publication, with a licence of its own.
+    """A tower of timm with the same weights or others of the same publication, with a license of its own.
 
     timm says apache-2.0 where nothing else is known, which is no statement.
     """
@@ -231,9 +231,9 @@ def in_timm(entry: Entry) -> str | None:
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if in_timm(MODELS[name])])
-def test_licences_are_those_that_timm_states(name: str) -> None:
+def test_licenses_are_those_that_timm_states(name: str) -> None:
     tower = in_timm(MODELS[name])
-    assert timm.models.get_pretrained_cfg(tower).license == MODELS[name].licence
+    assert timm.models.get_pretrained_cfg(tower).license == MODELS[name].license
 
 
 @pytest.mark.parametrize(

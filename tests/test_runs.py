@@ -33,7 +33,7 @@ from clip_surgery_hub.prediction.runs import (
     RunFolder,
     ShardSink,
     errors_schema,
-    pictures_schema,
+    images_schema,
     read_settings,
     shards,
     verify_run,
@@ -88,20 +88,20 @@ def test_lists_per_text_have_the_length_of_the_texts():
         "boxes": 2,
         "embeddings": 3,
     }
-    assert pictures_schema(["embeddings"], texts=TEXTS).field("embeddings").type == pa.list_(
+    assert images_schema(["embeddings"], texts=TEXTS).field("embeddings").type == pa.list_(
         pa.field("element", pa.float32(), nullable=False)
     )
 
 
 def test_outputs_keep_the_order_of_the_table():
-    assert pictures_schema(["maps", "scores"], texts=TEXTS).names[5:] == ["scores", "maps"]
+    assert images_schema(["maps", "scores"], texts=TEXTS).names[5:] == ["scores", "maps"]
 
 
 def test_unknown_outputs_and_no_texts_are_refused():
     with pytest.raises(ValueError, match=r"no output 'heat'\. Choose from scores, presence"):
-        pictures_schema(["scores", "heat"], texts=TEXTS)
+        images_schema(["scores", "heat"], texts=TEXTS)
     with pytest.raises(ValueError, match="needs texts, got none"):
-        pictures_schema(["scores"], texts=[])
+        images_schema(["scores"], texts=[])
 
 
 # What is written can be read, here and elsewhere
@@ -109,7 +109,7 @@ def test_unknown_outputs_and_no_texts_are_refused():
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """A run of 25 pictures in three shards, and the rows that were given."""
+    """A run of 25 images in three shards, and the rows that were given."""
     keys = [f"bild {number} ä.jpg" for number in range(25)]
     run = write_run(tmp_path_factory.mktemp("runs") / "RUN", keys, errors=["cut off.jpg"])
     rows = [plain(row(key, number)) for number, key in enumerate(keys)]
@@ -140,42 +140,42 @@ def test_columns_are_chosen_and_rows_are_filtered_lazily(written):
 
 def test_folders_of_tables_hold_nothing_but_parquet(written):
     run, _ = written
-    for table, shards_there in (("pictures", 3), ("errors", 1)):
+    for table, shards_there in (("images", 3), ("errors", 1)):
         files = list((run / table).iterdir())
         assert len(files) == shards_there and all(file.suffix == ".parquet" for file in files)
 
 
-def test_pyarrow_opens_the_pictures_directly(written):
+def test_pyarrow_opens_the_images_directly(written):
     run, rows = written
-    assert parquet.read_table(run / "pictures").to_pylist() == rows
+    assert parquet.read_table(run / "images").to_pylist() == rows
 
 
-def test_duckdb_opens_the_pictures_directly(written):
+def test_duckdb_opens_the_images_directly(written):
     run, rows = written
-    table = duckdb.sql(f"SELECT * FROM '{run}/pictures/*.parquet'")
+    table = duckdb.sql(f"SELECT * FROM '{run}/images/*.parquet'")
     assert [plain(dict(zip(table.columns, one, strict=True))) for one in table.fetchall()] == rows
     assert duckdb.sql(f"SELECT count(*) FROM '{run}/errors/*.parquet'").fetchall() == [(1,)]
-    best = duckdb.sql(f"SELECT key FROM '{run}/pictures/*.parquet' ORDER BY scores[2] DESC LIMIT 1")
+    best = duckdb.sql(f"SELECT key FROM '{run}/images/*.parquet' ORDER BY scores[2] DESC LIMIT 1")
     assert best.fetchall() == [("bild 24 ä.jpg",)]
 
 
-def test_polars_opens_the_pictures_directly(written):
+def test_polars_opens_the_images_directly(written):
     run, rows = written
-    table = polars.read_parquet(f"{run}/pictures/*.parquet")
+    table = polars.read_parquet(f"{run}/images/*.parquet")
     assert [plain(one) for one in table.to_dicts()] == rows
-    lazily = polars.scan_parquet(f"{run}/pictures/*.parquet").select(polars.col("height").sum()).collect()
+    lazily = polars.scan_parquet(f"{run}/images/*.parquet").select(polars.col("height").sum()).collect()
     assert lazily.item() == 25 * 40
     assert polars.read_parquet(f"{run}/errors/*.parquet").to_dicts() == [error_row("cut off.jpg")]
 
 
-def test_pandas_opens_the_pictures_directly(written):
+def test_pandas_opens_the_images_directly(written):
     run, rows = written
-    frame = pandas.read_parquet(run / "pictures")
+    frame = pandas.read_parquet(run / "images")
     assert [plain(one) for one in frame.to_dict("records")] == rows
     assert pandas.read_parquet(run / "errors")["kind"].tolist() == ["damaged"]
 
 
-def test_a_run_without_pictures_has_the_columns_that_its_settings_name(tmp_path):
+def test_a_run_without_images_has_the_columns_that_its_settings_name(tmp_path):
     run = write_run(tmp_path / "RUN", [])
     assert read_run(run).num_rows == 0 and read_errors(run).num_rows == 0
     assert read_run(run).schema.equals(SCHEMA, check_metadata=True)
@@ -198,7 +198,7 @@ def test_a_folder_that_is_no_run_is_refused_in_one_line(read, tmp_path):
 
 def test_only_recorded_shards_are_read(written, tmp_path):
     run, rows = written
-    stray = run / "pictures" / "20200101T000000-00000000-00000-000000.parquet"
+    stray = run / "images" / "20200101T000000-00000000-00000-000000.parquet"
     parquet.write_table(pa.Table.from_batches([], schema=SCHEMA), stray)
     try:
         assert read_run(run).to_pylist() == rows
@@ -209,16 +209,16 @@ def test_only_recorded_shards_are_read(written, tmp_path):
 def test_damage_is_found_by_the_digests(tmp_path):
     run = write_run(tmp_path / "RUN", "abcdefghijklmnopqrst")
     assert verify_run(run) == 2
-    shard = sorted((run / "pictures").iterdir())[1]
+    shard = sorted((run / "images").iterdir())[1]
     content = bytearray(shard.read_bytes())
     content[100] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(RunError, match=rf"1 of 2 shards of .*: pictures/{shard.name}"):
+    with pytest.raises(RunError, match=rf"1 of 2 shards of .*: images/{shard.name}"):
         verify_run(run)
     shard.unlink()
-    with pytest.raises(RunError, match=rf"1 of 2 shards of .*: pictures/{shard.name}"):
+    with pytest.raises(RunError, match=rf"1 of 2 shards of .*: images/{shard.name}"):
         verify_run(run)
-    with pytest.warns(UserWarning, match=rf"1 recorded shards of .*, pictures/{shard.name} first"):
+    with pytest.warns(UserWarning, match=rf"1 recorded shards of .*, images/{shard.name} first"):
         assert keys_of(read_run(run)) == list("abcdefghij")
 
 
@@ -242,10 +242,10 @@ def test_rows_that_do_not_fit_are_refused_before_any_is_taken(change, message, t
     with RunFolder.open(tmp_path / "RUN", SETTINGS) as run:
         sink = run.sink(0, SCHEMA, shard_rows=1)
         with pytest.raises(ValueError, match=message):
-            sink.add("pictures", [row("a"), row("b") | change])
-        assert sink.added == Counts() and not list((run.path / "pictures").iterdir())
-        with pytest.raises(ValueError, match="no table 'picture'"):
-            sink.add("picture", [])
+            sink.add("images", [row("a"), row("b") | change])
+        assert sink.added == Counts() and not list((run.path / "images").iterdir())
+        with pytest.raises(ValueError, match="no table 'image'"):
+            sink.add("image", [])
 
 
 def test_names_that_are_no_text_are_kept_readable(tmp_path):
@@ -264,11 +264,11 @@ def rows(*keys):
 
 
 def test_shards_are_split_at_their_rows(sink):
-    sink.add("pictures", rows(*"abc"))
+    sink.add("images", rows(*"abc"))
     assert (sink.rows_open, sink.recorded) == (3, Counts(0, 0))
-    sink.add("pictures", rows(*"defghijklm"))
+    sink.add("images", rows(*"defghijklm"))
     assert (sink.rows_open, sink.recorded, sink.added) == (3, Counts(10, 0), Counts(13, 0))
-    sizes = [parquet.read_metadata(path).num_rows for path in sorted((sink.run / "pictures").iterdir())]
+    sizes = [parquet.read_metadata(path).num_rows for path in sorted((sink.run / "images").iterdir())]
     assert sizes == [5, 5]
     assert keys_of(read_run(sink.run, ["key"])) == list("abcdefghij")
     sink.flush()
@@ -278,16 +278,16 @@ def test_shards_are_split_at_their_rows(sink):
 
 def test_a_shard_is_closed_when_it_is_large(sink, monkeypatch):
     monkeypatch.setattr(shards, "MOST_BYTES", 1)
-    sink.add("pictures", rows("a"))
-    sink.add("pictures", rows("b", "c"))
-    assert sink.recorded == Counts(3, 0) and len(list((sink.run / "pictures").iterdir())) == 2
+    sink.add("images", rows("a"))
+    sink.add("images", rows("b", "c"))
+    assert sink.recorded == Counts(3, 0) and len(list((sink.run / "images").iterdir())) == 2
 
 
 def test_rows_wait_for_no_longer_than_a_minute(sink):
     sink.time = 100
     sink.add("errors", [error_row("x")])
     sink.time = 130
-    sink.add("pictures", rows("a"))
+    sink.add("images", rows("a"))
     sink.time = 159
     sink.tick()
     assert sink.rows_open == 2
@@ -295,10 +295,10 @@ def test_rows_wait_for_no_longer_than_a_minute(sink):
     sink.tick()
     assert (sink.rows_open, sink.recorded) == (1, Counts(0, 1))
     sink.time = 191
-    sink.add("pictures", rows("b"))
+    sink.add("images", rows("b"))
     assert sink.recorded == Counts(2, 1)
     sink.time = 200  # the minute of a new shard begins with its own first row
-    sink.add("pictures", rows("c"))
+    sink.add("images", rows("c"))
     sink.time = 259
     sink.tick()
     assert sink.rows_open == 1
@@ -306,14 +306,14 @@ def test_rows_wait_for_no_longer_than_a_minute(sink):
 
 def test_a_manifest_names_every_shard_with_rows_and_digest(sink):
     sink.time = 10
-    sink.add("pictures", rows(*"ab"))
+    sink.add("images", rows(*"ab"))
     sink.time = 12.5
-    sink.add("pictures", rows(*"cde"))
+    sink.add("images", rows(*"cde"))
     sink.add("errors", [error_row("x")])
     sink.flush()
     (manifest,) = (sink.run / "manifest").iterdir()
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
-    assert [(line["table"], line["rows"]) for line in lines] == [("pictures", 5), ("errors", 1)]
+    assert [(line["table"], line["rows"]) for line in lines] == [("images", 5), ("errors", 1)]
     assert lines[0]["seconds"] == 2.5
     for line in lines:
         content = (sink.run / line["table"] / line["file"]).read_bytes()
@@ -333,7 +333,7 @@ def test_other_ranks_write_beside_rank_0(tmp_path):
         with RunFolder.join(tmp_path / "RUN", first.session) as second:
             for rank, run in enumerate((first, second)):
                 sink = run.sink(rank, PLAIN)
-                sink.add("pictures", rows(f"of rank {rank}"))
+                sink.add("images", rows(f"of rank {rank}"))
                 sink.flush()
     assert keys_of(read_run(tmp_path / "RUN", ["key"])) == ["of rank 0", "of rank 1"]
     assert len(files_of(tmp_path / "RUN" / "manifest")) == 2
@@ -343,7 +343,7 @@ def test_other_ranks_write_beside_rank_0(tmp_path):
 
 
 def test_a_key_set_knows_its_keys_and_no_others():
-    known = [f"pictures/{number}.jpg" for number in range(3000)]
+    known = [f"images/{number}.jpg" for number in range(3000)]
     columns = [pa.array(known[:1000]), pa.chunked_array([known[1000:1500], known[1500:2990]])]
     for keys in (KeySet(known), KeySet([*columns, *known[2980:]])):
         assert len(keys) == 3000 and all(key in keys for key in known)

@@ -64,10 +64,10 @@ def keys_of(path):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """A run with two recorded pictures and one error."""
+    """A run with two recorded images and one error."""
     path = tmp_path_factory.mktemp("runs") / "RUN"
     with RunFolder.open(path, SETTINGS) as run:
-        add_and_flush(run, "pictures", "ab")
+        add_and_flush(run, "images", "ab")
         second = run.sink(1, PLAIN)
         second.add("errors", [error_row("c")])
         second.flush()
@@ -91,7 +91,7 @@ def bytes_of_one_shard(begun, path, table):
     return disk.taken
 
 
-@pytest.mark.parametrize("table", ["pictures", "errors"])
+@pytest.mark.parametrize("table", ["images", "errors"])
 def test_a_disk_that_is_full_at_any_byte_damages_nothing(table, begun, tmp_path, no_waiting_for_the_disk):
     path = tmp_path / "RUN"
     size = bytes_of_one_shard(begun, path, table)
@@ -102,14 +102,12 @@ def test_a_disk_that_is_full_at_any_byte_damages_nothing(table, begun, tmp_path,
         (path / manifest).touch()
         before = files_of(path)
         sink = sink_of(run)
-        row = plain_row if table == "pictures" else error_row
+        row = plain_row if table == "images" else error_row
         sink.add(table, [row("y"), row("z")])
         for room in range(size):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(os, "write", Disk(room, full()))
-                with pytest.raises(
-                    RunError, match="no space left on .*: 3 pictures are recorded, nothing of"
-                ):
+                with pytest.raises(RunError, match="no space left on .*: 3 images are recorded, nothing of"):
                     sink.flush()
             assert files_of(path) == before, f"full after {room} bytes"
             assert sink.rows_open == 2
@@ -174,7 +172,7 @@ def test_any_call_that_fails_leaves_the_run_as_it_was(call, code, begun, tmp_pat
         manifest.touch()
         before, failures = files_of(path), 0
         sink = run.sink(0, PLAIN)
-        sink.add("pictures", [plain_row("y"), plain_row("z")])
+        sink.add("images", [plain_row("y"), plain_row("z")])
         while True:
             with pytest.MonkeyPatch.context() as patch:
                 counted = FailingCall(getattr(os, call), at=failures, error=OSError(code, os.strerror(code)))
@@ -216,13 +214,13 @@ def test_an_interrupt_while_a_shard_is_written_leaves_no_second_copy(begun, tmp_
     shutil.copytree(begun, path)
     with RunFolder.open(path, SETTINGS) as run:
         sink = run.sink(0, PLAIN)
-        sink.add("pictures", [plain_row("y")])
+        sink.add("images", [plain_row("y")])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "rename", FailingCall(os.rename, at=0, error=KeyboardInterrupt()))
             with pytest.raises(KeyboardInterrupt):
                 sink.flush()
         sink.flush()
-    assert keys_of(path) == list("abcy") and len(list((path / "pictures").iterdir())) == 2
+    assert keys_of(path) == list("abcy") and len(list((path / "images").iterdir())) == 2
 
 
 def test_a_log_that_cannot_be_written_is_one_clear_error(begun, tmp_path):
@@ -243,7 +241,7 @@ def test_a_run_cannot_begin_on_a_full_disk_and_then_begins(tmp_path):
     for room in (0, 1, 50):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "write", Disk(room, full()))
-            with pytest.raises(RunError, match="no space left on .*: 0 pictures are recorded"):
+            with pytest.raises(RunError, match="no space left on .*: 0 images are recorded"):
                 RunFolder.open(tmp_path / "RUN", SETTINGS)
         assert not (tmp_path / "RUN" / "run.json").exists()
     with RunFolder.open(tmp_path / "RUN", SETTINGS) as run:
@@ -267,20 +265,20 @@ def small_disk(tmp_path):
 
 def test_a_small_disk_runs_full_and_the_run_resumes(small_disk):
     path = small_disk / "RUN"
-    wanted = [f"picture {number}" for number in range(400)]
+    wanted = [f"image {number}" for number in range(400)]
     (small_disk / "ballast").write_bytes(b"\0" * 200_000)
     with RunFolder.open(path, SETTINGS) as run, pytest.raises(RunError, match="no space left on") as stopped:
         sink = run.sink(0, PLAIN, shard_rows=20)
         for start in range(0, 400, 20):
-            sink.add("pictures", [plain_row(key) for key in wanted[start : start + 20]])
+            sink.add("images", [plain_row(key) for key in wanted[start : start + 20]])
     recorded = keys_of(path)
-    assert 0 < len(recorded) < 400 and f": {len(recorded)} pictures are recorded" in str(stopped.value)
+    assert 0 < len(recorded) < 400 and f": {len(recorded)} images are recorded" in str(stopped.value)
     assert list((path / "unfinished").iterdir()) == [] and verify_run(path) == len(recorded) // 20
     (small_disk / "ballast").unlink()
     with RunFolder.open(path, SETTINGS) as run:
         done = run.recorded_keys()
         sink = run.sink(0, PLAIN, shard_rows=100)
-        sink.add("pictures", [plain_row(key) for key in wanted if key not in done])
+        sink.add("images", [plain_row(key) for key in wanted if key not in done])
         sink.flush()
     assert keys_of(path) == sorted(wanted)
 
@@ -299,7 +297,7 @@ with RunFolder.open(sys.argv[1], SETTINGS) as run:
         if written == most:
             sys.stdin.read()  # waits to be killed
         if number % 10:
-            sink.add("pictures", [plain_row(f"{number}")])
+            sink.add("images", [plain_row(f"{number}")])
         else:
             sink.add("errors", [error_row(f"{number}")])
         print(number, flush=True)
@@ -307,7 +305,7 @@ with RunFolder.open(sys.argv[1], SETTINGS) as run:
 """
 
 
-def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
+def test_a_writer_that_is_killed_twenty_times_does_every_image_once(tmp_path):
     count, path, chance = 3000, tmp_path / "RUN", random.Random(0)
     command = [sys.executable, "-c", WRITE, str(path), str(count)]
     surroundings = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
@@ -352,7 +350,7 @@ def test_a_writer_that_is_killed_twenty_times_does_every_picture_once(tmp_path):
         for manifest in (path / "manifest").iterdir()
         for line in map(json.loads, manifest.read_text().splitlines())
     }
-    there = {(table, file.name) for table in ("pictures", "errors") for file in (path / table).iterdir()}
+    there = {(table, file.name) for table in ("images", "errors") for file in (path / table).iterdir()}
     assert there == recorded_files and verify_run(path) == len(there)
     with RunFolder.open(path, SETTINGS) as run:
         assert run.recorded == Counts(count - count // 10, count // 10)

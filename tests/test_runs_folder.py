@@ -1,4 +1,4 @@
-"""The folder of a run: begun, gone on with, refused, taken over, held by one run at a time, watched."""
+"""The folder of a run: begun, resumed, refused, taken over, held by one run at a time, watched."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def keys_of(path):
     return read_run(path, ["key"])["key"].to_pylist()
 
 
-# Begun and gone on with
+# Begun and resumed
 
 
 def test_a_run_begins_in_a_new_or_empty_folder(tmp_path):
@@ -68,7 +68,7 @@ def test_the_next_start_knows_what_is_recorded(tmp_path):
     with RunFolder.open(path, SETTINGS) as run:
         keys = run.recorded_keys()
         assert [key in keys for key in "abcd"] == [True, True, True, False]
-        assert run.recorded == Counts(pictures=2, errors=1)
+        assert run.recorded == Counts(images=2, errors=1)
         sink = run.sink(0, SCHEMA)
         sink.add("errors", [error_row("d")])
         sink.flush()
@@ -86,8 +86,8 @@ def test_keys_are_read_without_the_other_columns(tmp_path):
     path = tmp_path / "RUN"
     with RunFolder.open(path, SETTINGS) as run:
         sink = run.sink(0, PLAIN, shard_rows=20_000)
-        sink.add("pictures", [plain_row(f"picture {number}") for number in range(100_000)])
-    for shard in (path / "pictures").iterdir():
+        sink.add("images", [plain_row(f"image {number}") for number in range(100_000)])
+    for shard in (path / "images").iterdir():
         content = bytearray(shard.read_bytes())
         groups = parquet.read_metadata(shard)
         for group in range(groups.num_row_groups):
@@ -98,15 +98,15 @@ def test_keys_are_read_without_the_other_columns(tmp_path):
         shard.write_bytes(content)
     with RunFolder.open(path, SETTINGS) as run:
         keys = run.recorded_keys()
-        assert len(keys) == 100_000 == run.recorded.pictures
-        assert all(f"picture {number}" in keys for number in range(0, 100_000, 997))
+        assert len(keys) == 100_000 == run.recorded.images
+        assert all(f"image {number}" in keys for number in range(0, 100_000, 997))
     with pytest.raises(OSError):
         read_run(path)  # the columns are indeed destroyed
 
 
 def test_a_shard_whose_keys_are_damaged_is_named(tmp_path):
     path = write_run(tmp_path / "RUN", ["a"])
-    (shard,) = (path / "pictures").iterdir()
+    (shard,) = (path / "images").iterdir()
     shard.write_bytes(b"\0" * shard.stat().st_size)
     with RunFolder.open(path, SETTINGS) as run, pytest.raises(RunError, match=f"{shard.name} is damaged"):
         run.recorded_keys()
@@ -118,16 +118,16 @@ def test_a_shard_whose_keys_are_damaged_is_named(tmp_path):
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_recorded_shard_that_is_not_there_whole_is_done_again(damage, tmp_path):
     path = write_run(tmp_path / "RUN", "abcd", shard_rows=2)
-    first, second = sorted((path / "pictures").iterdir())
+    first, second = sorted((path / "images").iterdir())
     if damage == "missing":
         first.unlink()
     else:
         first.write_bytes(first.read_bytes()[:-1])
-    said = rf"shard pictures/{first.name} of .* is missing or not of its recorded size; its 2 pictures"
+    said = rf"shard images/{first.name} of .* is missing or not of its recorded size; its 2 images"
     with pytest.warns(UserWarning, match=said), RunFolder.open(path, SETTINGS) as run:
         keys = run.recorded_keys()
         assert [key in keys for key in "abcd"] == [False, False, True, True]
-    assert list((path / "pictures").iterdir()) == [second]
+    assert list((path / "images").iterdir()) == [second]
     with RunFolder.open(path, SETTINGS) as run:  # without another warning: warnings are said once
         assert run.recorded == Counts(2, 0)
     assert verify_run(path) == 1
@@ -140,7 +140,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     left = {
         f"unfinished/{name}.parquet": b"PAR1",
         "unfinished/run.json": b"{",
-        f"pictures/{name}.parquet": b"PAR1 not recorded",
+        f"images/{name}.parquet": b"PAR1 not recorded",
         f"errors/{name}.parquet": b"PAR1 not recorded",
         "ranks/7.json": b"{}",
         "ranks/7.part": b"{",
@@ -148,11 +148,11 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
     for file, content in left.items():
         (path / file).write_bytes(content)
     (manifest,) = (path / "manifest").iterdir()
-    manifest.write_bytes(manifest.read_bytes() + b'{"table": "pictures", "fi')
-    (path / "pictures" / "notes.txt").write_text("mine")
+    manifest.write_bytes(manifest.read_bytes() + b'{"table": "images", "fi')
+    (path / "images" / "notes.txt").write_text("mine")
     with RunFolder.open(path, SETTINGS) as run:
         assert run.recorded == Counts(2, 1)
-    assert files_of(path) == before | {"pictures/notes.txt": b"mine"}
+    assert files_of(path) == before | {"images/notes.txt": b"mine"}
 
 
 def test_a_line_in_between_that_cannot_be_read_is_told(tmp_path):
@@ -187,14 +187,14 @@ def test_other_settings_are_refused_with_every_difference_named(change, message,
 
 def test_differences_within_settings_and_long_lists_are_short(tmp_path):
     texts = [f"thing {number}" for number in range(1000)]
-    old = {"texts": texts, "data": {"path": "/pictures", "column": "path"}}
+    old = {"texts": texts, "data": {"path": "/images", "column": "path"}}
     write_run(tmp_path / "RUN", [], settings=old)
     new = {"texts": [*texts[:500], "cat", *texts[500:]], "data": {"path": "/photos", "column": "path"}}
     with pytest.raises(RunMismatch) as refused:
         RunFolder.check(tmp_path / "RUN", new)
     assert (
         "texts was a list of 1000, is now one of 1001 (the first difference, number 500: "
-        '"thing 500", now "cat"); data.path was "/pictures", is now "/photos".'
+        '"thing 500", now "cat"); data.path was "/images", is now "/photos".'
     ) in str(refused.value)
 
 
@@ -215,7 +215,7 @@ def test_tuples_and_lists_are_the_same_setting_and_objects_are_none(tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_other_files_is_refused_also_with_overwrite(overwrite, tmp_path):
-    for number, name in enumerate(("thesis.tex", "pictures/dog.parquet", "manifest/a.txt")):
+    for number, name in enumerate(("thesis.tex", "images/dog.parquet", "manifest/a.txt")):
         path = tmp_path / str(number)
         (path / name).parent.mkdir(parents=True)
         (path / name).write_text("mine")
@@ -273,13 +273,13 @@ def test_overwrite_removes_what_the_run_wrote_and_nothing_else(tmp_path):
     path = write_run(tmp_path / "RUN", "ab", errors="c")
     RunLog(path).write()
     (path / "notes.txt").write_text("mine")
-    (path / "pictures" / "mine.parquet").write_text("mine")
+    (path / "images" / "mine.parquet").write_text("mine")
     RunFolder.check(path, SETTINGS | {"width": 4}, overwrite=True)
     with RunFolder.open(path, SETTINGS | {"width": 4}, overwrite=True) as run:
         assert run.recorded == Counts() and len(run.recorded_keys()) == 0
     left = files_of(path)
     assert json.loads(left.pop("run.json"))["settings"]["width"] == 4
-    assert left == {"notes.txt": b"mine", "pictures/mine.parquet": b"mine", "lock": b"", "ranks.lock": b""}
+    assert left == {"notes.txt": b"mine", "images/mine.parquet": b"mine", "lock": b"", "ranks.lock": b""}
 
 
 def test_the_same_command_with_overwrite_goes_on(tmp_path):
@@ -289,7 +289,7 @@ def test_the_same_command_with_overwrite_goes_on(tmp_path):
 
 
 def test_a_run_that_was_killed_before_it_had_a_record_begins(tmp_path):
-    for name in ("pictures", "errors", "manifest", "unfinished", "ranks"):
+    for name in ("images", "errors", "manifest", "unfinished", "ranks"):
         (tmp_path / name).mkdir()
     (tmp_path / "lock").write_text('{"pid": 1')
     (tmp_path / "unfinished" / "run.json").write_text("{")
@@ -379,7 +379,7 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-def test_status_counts_recorded_and_open_pictures_once(tmp_path):
+def test_status_counts_recorded_and_open_images_once(tmp_path):
     path = write_run(tmp_path / "RUN", "ab", errors="c")
     done = run_status(path)
     assert (done.done, done.failed, done.total, done.left, done.alive) == (2, 1, None, None, False)
@@ -388,12 +388,12 @@ def test_status_counts_recorded_and_open_pictures_once(tmp_path):
         sinks = [run.sink(rank, PLAIN, shard_rows=3) for rank in range(2)]
         reports = [RankProgress(path, run.session, rank, total=20, every=0) for rank in range(2)]
         for rank, (sink, report) in enumerate(zip(sinks, reports, strict=True)):
-            sink.add("pictures", [plain_row(f"{rank}-{number}") for number in range(5)])
+            sink.add("images", [plain_row(f"{rank}-{number}") for number in range(5)])
             report.update(sink.added)
         status = run_status(path)
         assert (status.done, status.failed, status.total, status.left) == (12, 1, 20, 7)
         assert status.alive and status.ranks == 2
-        sinks[0].add("pictures", [plain_row("late")])  # recorded after the last report
+        sinks[0].add("images", [plain_row("late")])  # recorded after the last report
         assert run_status(path).done == 13
         reports[1].close()
         assert run_status(path).ranks == 1

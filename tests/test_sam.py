@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from segment_anything import SamPredictor
-from tiny_sams import BEFORE_5_20, FAMILIES, NAMES, SIDE, as_transformers, explained, picture, tiny_sam
+from tiny_sams import BEFORE_5_20, FAMILIES, NAMES, SIDE, as_transformers, explained, random_image, tiny_sam
 from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
@@ -39,7 +39,7 @@ def processor_of(name: str) -> Any:
 
 
 def published_pipeline(model: nn.Module, processor: Any, image: np.ndarray, points: Points) -> Any:
-    """One text of one picture through the processor and the whole model: best mask and all scores."""
+    """One text of one image through the processor and the whole model: best mask and all scores."""
     inputs = processor(
         images=image,
         input_points=[[points.xy.tolist()]],
@@ -69,7 +69,7 @@ def test_both_packages_give_the_same_masks_for_the_same_weights() -> None:
     low: dict[str, list[Tensor]] = {"first": [], "second": []}
     sam.mask_decoder.register_forward_hook(lambda *call: low["first"].append(call[2][0][0]))
     model.mask_decoder.register_forward_hook(lambda *call: low["second"].append(call[2][0][0, 0]))
-    explanation = explained(*(picture(*size) for size in SIZES))
+    explanation = explained(*(random_image(*size) for size in SIZES))
     first, second = masks(explanation, SamPredictor(sam)), masks(explanation, model)
     assert len(low["first"]) == 4 * 3
     for one, other in zip(low["first"], low["second"], strict=True):
@@ -85,20 +85,20 @@ def test_both_packages_give_the_same_masks_for_the_same_weights() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_masks_are_those_of_the_processors_own_pipeline(name: str) -> None:
     model, processor = FAMILIES[name](), processor_of(name)
-    explanation = explained(*(picture(*size) for size in SIZES))
+    explanation = explained(*(random_image(*size) for size in SIZES))
     given = masks(explanation, SamAndProcessor(model, processor))
     alone = masks(explanation, model)
     seen = set()
-    for number, image in enumerate(explanation.pictures):
+    for number, image in enumerate(explanation.images):
         for text, points in enumerate(explanation.points()[number]):
             mask, score = published_pipeline(model, processor, image, points)
             assert torch.equal(given.masks[number][text], mask)
             torch.testing.assert_close(given.scores[number][text], score, rtol=0, atol=1e-5)
-            # Alone, a picture is resized by another library, and rounded elsewhere.
+            # Alone, an image is resized by another library, and rounded elsewhere.
             assert (alone.masks[number][text] != mask).float().mean() < 0.005
             torch.testing.assert_close(alone.scores[number][text], score, rtol=0, atol=5e-3)
             seen.add(int(mask.sum()))
-    assert len(seen) > 3  # pictures and points decide
+    assert len(seen) > 3  # images and points decide
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_model_alone_sees_what_its_processor_shows_it(name: str, size: tuple[i
     encoder.register_forward_pre_hook(
         lambda _, positional, named: shown.append((positional, named)), with_kwargs=True
     )
-    explanation = explained(picture(*size), texts=1)
+    explanation = explained(random_image(*size), texts=1)
     masks(explanation, model)
     masks(explanation, (model, processor_of(name)))
     pixels = [named.get("pixel_values", *positional) for positional, named in shown]
@@ -125,23 +125,23 @@ def test_a_model_alone_sees_what_its_processor_shows_it(name: str, size: tuple[i
 
 
 @pytest.mark.parametrize("name", ["segment_anything", *NAMES])
-def test_the_picture_is_encoded_once_for_all_its_texts(name: str) -> None:
+def test_the_image_is_encoded_once_for_all_its_texts(name: str) -> None:
     if name == "segment_anything":
         sam: Any = SamPredictor(tiny_sam())
         calls = counted_calls(sam.model.image_encoder)
     else:
         sam = FAMILIES[name]()
         calls = counted_calls(sam.vision_encoder)
-    explanation = explained(picture(30, 50), picture(50, 30), texts=5)
+    explanation = explained(random_image(30, 50), random_image(50, 30), texts=5)
     masks(explanation, sam)
     assert len(calls) == 2
-    masks(explained(picture(30, 50), maps=torch.zeros(2, 8, 8)), sam)
+    masks(explained(random_image(30, 50), maps=torch.zeros(2, 8, 8)), sam)
     assert len(calls) == 2  # no points, nothing to ask
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_texts_mask_does_not_depend_on_the_other_texts(name: str) -> None:
-    model, explanation = FAMILIES[name](), explained(picture(40, 60))
+    model, explanation = FAMILIES[name](), explained(random_image(40, 60))
     prompts = explanation.points(0.6)[0]
     assert len({len(prompt.labels) for prompt in prompts}) > 1
     together = masks(explanation, model, points=[prompts])
@@ -152,30 +152,30 @@ def test_a_texts_mask_does_not_depend_on_the_other_texts(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "to_model"), [("SamModel", (4, 4)), ("Sam2Model", (64 / 12, 4))])
-def test_points_are_pixels_of_the_picture_at_any_size(name: str, to_model: tuple[float, float]) -> None:
+def test_points_are_pixels_of_the_image_at_any_size(name: str, to_model: tuple[float, float]) -> None:
     model, places = FAMILIES[name](), []
     model.prompt_encoder.register_forward_pre_hook(
         lambda _, positional, named: places.append(named["input_points"][0, 0]), with_kwargs=True
     )
     xy = torch.tensor([[3, 9], [8, 2]])
     for scale in (1, 4):
-        image = picture(16 * scale, 12 * scale)
+        image = random_image(16 * scale, 12 * scale)
         masks(explained(image), model, points=[[Points(xy * scale, torch.tensor([1, 0]))]])
         torch.testing.assert_close(places[-1], xy * torch.tensor(to_model).float())
     assert len(places) == 2
 
 
-def test_the_predictors_own_picture_stays() -> None:
-    predictor, own = SamPredictor(tiny_sam()), picture(20, 30, seed=5)
+def test_the_predictors_own_image_stays() -> None:
+    predictor, own = SamPredictor(tiny_sam()), random_image(20, 30, seed=5)
     predictor.set_image(own)
     before = predictor.get_image_embedding().clone()
-    masks(explained(picture(50, 40)), predictor)
+    masks(explained(random_image(50, 40)), predictor)
     assert predictor.original_size == (20, 30)
     assert torch.equal(predictor.get_image_embedding(), before)
 
 
 def test_half_precision_gives_nearly_the_same_scores() -> None:
-    model, explanation = as_transformers(tiny_sam()), explained(picture(64, 48))
+    model, explanation = as_transformers(tiny_sam()), explained(random_image(64, 48))
     exact = masks(explanation, model)
     half = masks(explanation, model.to(torch.bfloat16))
     assert half.scores[0].dtype == torch.float32
@@ -232,7 +232,7 @@ def object_on_ground() -> tuple[Tensor, dict[str, Tensor]]:
 def test_the_known_mask_is_taken(choose: Any, scores: dict[str, float], expected: str) -> None:
     heat, named = object_on_ground()
     sam = Proposing({name: (named[name], score) for name, score in scores.items()})
-    explanation = explained(picture(8, 8), maps=heat[None])  # a patch is a pixel: the map is the heatmap
+    explanation = explained(random_image(8, 8), maps=heat[None])  # a patch is a pixel: the map is the heatmap
     result = masks(explanation, sam, choose=choose)
     assert torch.equal(result.masks[0][0], named[expected])
     assert result.scores[0][0] == pytest.approx(scores[expected])
@@ -241,7 +241,7 @@ def test_the_known_mask_is_taken(choose: Any, scores: dict[str, float], expected
 def test_of_masks_that_agree_equally_the_one_of_the_highest_score_is_taken() -> None:
     heat, named = object_on_ground()
     sam = Proposing({"all": (named["all"], 0.3), "none": (named["none"], 0.4)})
-    result = masks(explained(picture(8, 8), maps=heat[None]), sam, choose="agreement")
+    result = masks(explained(random_image(8, 8), maps=heat[None]), sam, choose="agreement")
     assert not result.masks[0].any() and result.scores[0].item() == pytest.approx(0.4)
 
 
@@ -265,7 +265,7 @@ def test_agreement_in_closed_form() -> None:
     candidates = torch.tensor(
         [[[1, 1, 0, 0]], [[0, 0, 1, 1]], [[1, 0, 0, 0]], [[1, 1, 1, 1]], [[0, 0, 0, 0]]]
     )
-    # A quarter of the picture: (1 - 1/3) * sqrt(1/4 * 3/4) / (1/2) = 1 / sqrt(3).
+    # A quarter of the image: (1 - 1/3) * sqrt(1/4 * 3/4) / (1/2) = 1 / sqrt(3).
     expected = torch.tensor([1, -1, 3**-0.5, 0, 0], dtype=torch.float64)
     torch.testing.assert_close(mask_agreement(candidates.bool(), heat), expected)
     for columns in range(2, 40):  # the mean of equal numbers is often another number, by a rounding
@@ -283,7 +283,7 @@ def test_a_text_without_points_has_an_empty_mask_and_score_zero() -> None:
     heat, named = object_on_ground()
     sam = Proposing({"whole": (named["whole"], 0.5)})
     maps = torch.stack([torch.full((8, 8), 0.3), heat])
-    result = masks(explained(picture(8, 8), maps=maps), sam)
+    result = masks(explained(random_image(8, 8), maps=maps), sam)
     assert not result.masks[0][0].any() and torch.equal(result.masks[0][1], named["whole"])
     assert result.scores[0].tolist() == [0.0, 0.5]
     assert len(result.points[0][0].labels) == 0 and len(sam.asked) == 1
@@ -292,19 +292,19 @@ def test_a_text_without_points_has_an_empty_mask_and_score_zero() -> None:
 def test_the_explanations_points_are_asked_and_returned() -> None:
     heat, named = object_on_ground()
     sam = Proposing({"whole": (named["whole"], 0.5)})
-    explanation = explained(picture(8, 8), maps=torch.stack([heat, -heat]))
+    explanation = explained(random_image(8, 8), maps=torch.stack([heat, -heat]))
     result = masks(explanation, sam, threshold=0.6)
     assert len(result) == 1
     for asked, used, expected in zip(sam.asked, result.points[0], explanation.points(0.6)[0], strict=True):
         assert asked == (expected.xy.tolist(), expected.labels.tolist())
         assert torch.equal(used.xy, expected.xy) and torch.equal(used.labels, expected.labels)
-    assert len(sam.shown) == 1 and np.array_equal(sam.shown[0], explanation.pictures[0])
+    assert len(sam.shown) == 1 and np.array_equal(sam.shown[0], explanation.images[0])
 
 
 def test_points_and_heatmaps_may_be_given_for_combined_texts() -> None:
     heat, named = object_on_ground()
     sam = Proposing({"background": (named["background"], 0.9), "whole": (named["whole"], 0.5)})
-    explanation = explained(picture(8, 8), picture(8, 8), maps=torch.stack([heat, heat, heat]))
+    explanation = explained(random_image(8, 8), random_image(8, 8), maps=torch.stack([heat, heat, heat]))
     one = Points(torch.tensor([[2, 3], [0, 7]]), torch.tensor([1, 0], dtype=torch.uint8))
     points, maps = [[one], [one, one]], [heat[None], torch.stack([heat, -heat])]
     by_score = masks(explanation, sam, points=points)
@@ -319,18 +319,18 @@ def test_points_and_heatmaps_may_be_given_for_combined_texts() -> None:
 def test_heatmaps_may_be_given_without_points() -> None:
     heat, named = object_on_ground()
     sam = Proposing({"background": (named["background"], 0.9), "whole": (named["whole"], 0.5)})
-    explanation = explained(picture(8, 8), maps=heat[None])
+    explanation = explained(random_image(8, 8), maps=heat[None])
     result = masks(explanation, sam, choose="agreement", heatmaps=[-heat[None]])
     assert torch.equal(result.masks[0][0], named["background"])
 
 
-def test_no_pictures_give_no_masks() -> None:
-    result = masks(explained(picture(8, 8))[:0], Proposing({}))
+def test_no_images_give_no_masks() -> None:
+    result = masks(explained(random_image(8, 8))[:0], Proposing({}))
     assert len(result) == 0 and result.masks == result.scores == result.points == ()
 
 
 def test_the_result_is_frozen() -> None:
-    result = masks(explained(picture(8, 8))[:0], Proposing({}))
+    result = masks(explained(random_image(8, 8))[:0], Proposing({}))
     with pytest.raises(FrozenInstanceError):
         result.masks = ()  # type: ignore[misc]
 
@@ -341,7 +341,7 @@ def test_the_result_is_frozen() -> None:
 def refused(message: str, kind: type[Exception] = ValueError, **changes: Any) -> None:
     heat, named = object_on_ground()
     sam = changes.pop("sam", Proposing({"whole": (named["whole"], 0.5)}))
-    explanation = changes.pop("explanation", explained(picture(8, 8), maps=heat[None]))
+    explanation = changes.pop("explanation", explained(random_image(8, 8), maps=heat[None]))
     with pytest.raises(kind, match=message) as caught:
         masks(explanation, sam, **changes)
     assert "\n" not in str(caught.value)
@@ -356,7 +356,7 @@ ONE = Points(torch.tensor([[2, 3]]), torch.tensor([1]))
     [
         ({"choose": "best"}, 'choose must be "score" or "agreement", got \'best\''),
         ({"threshold": 1.5}, "threshold must lie in"),
-        ({"points": []}, "one list per picture, got 0 for 1"),
+        ({"points": []}, "one list per image, got 0 for 1"),
         ({"points": [[ONE]], "choose": "agreement"}, "needs the heatmap of each of them: give heatmaps="),
         ({"points": [[(1, 2)]]}, r"lists of Points\(xy, labels\), got a tuple"),
         ({"points": [[Points(torch.zeros(2, 3), torch.zeros(2))]]}, r"got \[2, 3\] and \[2\]"),
@@ -367,11 +367,11 @@ ONE = Points(torch.tensor([[2, 3]]), torch.tensor([1]))
         ),
         (
             {"points": [[ONE._replace(xy=torch.tensor([[8, 0]]))]]},
-            r"inside of the picture of 8 x 8, got \[\[8, 0\]\]",
+            r"inside of the image of 8 x 8, got \[\[8, 0\]\]",
         ),
-        ({"points": [[ONE._replace(xy=torch.tensor([[0, -1]]))]]}, "inside of the picture"),
-        ({"points": [[ONE._replace(xy=torch.tensor([[0, torch.nan]]))]]}, "inside of the picture"),
-        ({"heatmaps": []}, "one tensor per picture, got 0 for 1"),
+        ({"points": [[ONE._replace(xy=torch.tensor([[0, -1]]))]]}, "inside of the image"),
+        ({"points": [[ONE._replace(xy=torch.tensor([[0, torch.nan]]))]]}, "inside of the image"),
+        ({"heatmaps": []}, "one tensor per image, got 0 for 1"),
         ({"heatmaps": [torch.zeros(2, 8, 8)]}, r"\[T, H, W\] = \[1, 8, 8\], got \[2, 8, 8\]"),
         ({"heatmaps": [torch.full((1, 8, 8), torch.nan)]}, "not finite"),
     ],
@@ -410,18 +410,20 @@ def test_a_model_in_training_mode_is_refused() -> None:
 def test_another_models_processor_is_refused() -> None:
     model = as_transformers(tiny_sam())
     message = (
-        "SamProcessor makes padded pictures of 1024 x 1024 pixels, the SamModel takes padded ones of 64 x 64"
+        "SamProcessor makes padded images of 1024 x 1024 pixels, the SamModel takes padded ones of 64 x 64"
     )
     refused(message, sam=(model, SamProcessor(SamImageProcessor())))
-    refused("makes stretched pictures of 64 x 64", sam=(model, processor_of("Sam2Model")))
+    refused("makes stretched images of 64 x 64", sam=(model, processor_of("Sam2Model")))
 
 
 def test_something_else_than_an_explanation_is_refused() -> None:
-    refused("needs an Explanation, what explain returns, got list", TypeError, explanation=[picture(8, 8)])
+    refused(
+        "needs an Explanation, what explain returns, got list", TypeError, explanation=[random_image(8, 8)]
+    )
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
     heat, named = object_on_ground()
     sam = Proposing({"whole": (named["whole"], 0.5), "part": (named["part"], float("nan"))})
     with pytest.raises(ValueError, match="scores are not finite. .* use float32"):
-        masks(explained(picture(8, 8), maps=heat[None]), sam)
+        masks(explained(random_image(8, 8), maps=heat[None]), sam)

@@ -17,7 +17,7 @@ from tiny_sams import (
     SIDE,
     as_transformers,
     explained,
-    picture,
+    random_image,
     sam2_parts,
     seeded,
     tiny_sam,
@@ -61,7 +61,7 @@ def test_a_file_gives_the_sam_that_was_saved(tmp_path: Path, weights: dict[str, 
     loaded = load_sam(tmp_path / "any name")
     assert type(loaded) is SamPredictor and not loaded.model.training
     assert all(torch.equal(value, weights[name]) for name, value in loaded.model.state_dict().items())
-    explanation = explained(picture(40, 64), picture(90, 50))
+    explanation = explained(random_image(40, 64), random_image(90, 50))
     before, after = masks(explanation, SamPredictor(tiny_sam())), masks(explanation, loaded)
     for one, other in zip(before.masks, after.masks, strict=True):
         assert one.any() and torch.equal(one, other)
@@ -194,7 +194,7 @@ def test_weights_of_something_else_are_refused(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_folder_gives_the_model_that_was_saved(tmp_path: Path, name: str) -> None:
-    model, explanation = FAMILIES[name](), explained(picture(50, 30))
+    model, explanation = FAMILIES[name](), explained(random_image(50, 30))
     model.save_pretrained(tmp_path)
     loaded = load_sam(tmp_path)
     assert type(loaded) is type(model) and not loaded.training
@@ -216,7 +216,7 @@ def test_a_folder_with_a_processor_is_read_with_it(tmp_path: Path) -> None:
     loaded = load_sam(tmp_path)
     assert isinstance(loaded, SamAndProcessor)
     assert list(loaded.processor.image_mean) == mean
-    explanation = explained(picture(50, 30))
+    explanation = explained(random_image(50, 30))
     expected, found = masks(explanation, (model, processor)), masks(explanation, loaded)
     torch.testing.assert_close(expected.scores[0], found.scores[0], rtol=0, atol=1e-5)
     assert (masks(explanation, model).scores[0] - found.scores[0]).abs().max() > 1e-3
@@ -228,7 +228,7 @@ def test_a_folder_in_half_precision_is_computed_in_float32(tmp_path: Path) -> No
 
 
 @BEFORE_5_20
-def test_the_video_models_of_sam_2_hold_a_model_of_pictures(
+def test_the_video_models_of_sam_2_hold_a_model_of_images(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     small = ("attention_hidden", "attention_feed_forward_hidden", "encoder_hidden")
@@ -244,7 +244,7 @@ def test_the_video_models_of_sam_2_hold_a_model_of_pictures(
     assert type(loaded) is Sam2Model and not caplog.records
     kept = video.state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in loaded.state_dict().items())
-    assert masks(explained(picture(50, 30)), loaded).masks[0].shape == (3, 50, 30)
+    assert masks(explained(random_image(50, 30)), loaded).masks[0].shape == (3, 50, 30)
 
 
 def test_code_in_a_folder_is_not_executed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The drawn world: seeded, exact, and drawn from nothing but the package."""
+"""The synthetic world: seeded, exact, and drawn from nothing but the package."""
 
 import hashlib
 from collections import Counter
@@ -22,11 +22,11 @@ from clip_surgery_hub.scenes import (
 from clip_surgery_hub.scenes.captions import plural, with_article
 from clip_surgery_hub.scenes.look import place
 
-PLAIN = Variation(rotation=0, stretch=0, mirror=0, colour=0, redraw=0, blur=0)
+PLAIN = Variation(rotation=0, stretch=0, mirror=0, color=0, redraw=0, blur=0)
 
 
-def digest(picture: np.ndarray) -> str:
-    return hashlib.sha256(picture.tobytes()).hexdigest()[:16]
+def digest(image: np.ndarray) -> str:
+    return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
 def test_the_world_is_as_large_as_promised() -> None:
@@ -46,20 +46,20 @@ def test_every_sprite_can_be_seen_and_fills_its_cell() -> None:
         assert alpha.mean() > 0.05, name
 
 
-def test_a_seed_draws_the_same_picture_again_and_another_seed_another() -> None:
-    world = World(objects=(1, 5), scale=(0.1, 0.6), plain=0.5, variation=Variation(colour=0.6, redraw=0.5))
+def test_a_seed_draws_the_same_image_again_and_another_seed_another() -> None:
+    world = World(objects=(1, 5), scale=(0.1, 0.6), plain=0.5, variation=Variation(color=0.6, redraw=0.5))
     first, second = draw_scene((3, 14), world), draw_scene((3, 14), world)
-    assert np.array_equal(first.picture, second.picture)
+    assert np.array_equal(first.image, second.image)
     assert np.array_equal(first.visible, second.visible)
     assert first.objects == second.objects
-    assert not np.array_equal(first.picture, draw_scene((3, 15), world).picture)
+    assert not np.array_equal(first.image, draw_scene((3, 15), world).image)
 
 
 def test_scenes_do_not_depend_on_numpys_global_seed() -> None:
     np.random.seed(0)
-    first = digest(draw_scene(5).picture)
+    first = digest(draw_scene(5).image)
     np.random.seed(1)
-    assert digest(draw_scene(5).picture) == first
+    assert digest(draw_scene(5).image) == first
 
 
 def test_objects_lie_exactly_where_their_masks_say() -> None:
@@ -71,7 +71,7 @@ def test_objects_lie_exactly_where_their_masks_say() -> None:
     )
     assert snow.objects == night.objects
     assert np.array_equal(snow.visible, night.visible)
-    change = np.abs(snow.picture.astype(int) - night.picture).max(-1)
+    change = np.abs(snow.image.astype(int) - night.image).max(-1)
     shown = snow.visible.any(0)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(shown, 1), (3, 3))
     assert (change[windows.all((2, 3))] <= 1).mean() > 0.99
@@ -157,10 +157,10 @@ def test_what_cannot_be_drawn_is_named(world: World, message: str) -> None:
 
 
 def scene_of(
-    objects: tuple[str, ...], centres: list[tuple[float, float]], background: str | None = None
+    objects: tuple[str, ...], centers: list[tuple[float, float]], background: str | None = None
 ) -> Scene:
     blank = np.zeros((8, 8, 3), np.uint8)
-    return Scene(blank, objects, np.array(centres, float), np.zeros((len(objects), 8, 8), bool), background)
+    return Scene(blank, objects, np.array(centers, float), np.zeros((len(objects), 8, 8), bool), background)
 
 
 def test_captions_tell_the_truth_about_position_and_number() -> None:

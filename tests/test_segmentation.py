@@ -1,4 +1,4 @@
-"""Masks, run lengths and palette pictures of a segmentation: each is read back by someone else."""
+"""Masks, run lengths and palette images of a segmentation: each is read back by someone else."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def random_mask(seed, height, width, share):
     return torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < share
 
 
-def test_masks_part_the_picture():
+def test_masks_part_the_image():
     index_map = torch.tensor([[0, 2], [2, 1]])
     masks = class_masks(index_map, 4)
     assert masks.dtype == torch.bool
@@ -61,21 +61,21 @@ def test_damaged_run_lengths_are_refused(rle, message):
         rle_to_mask(rle)
 
 
-def test_a_palette_picture_is_read_back_from_its_file(tmp_path):
+def test_a_palette_image_is_read_back_from_its_file(tmp_path):
     index_map = torch.arange(12).reshape(3, 4) % 5
     texts = ["bench", "Bänke", "狗", "a dog, lying", "grass"]
-    picture = palette_image(index_map, texts)
-    picture.save(tmp_path / "segments.png")
+    image = palette_image(index_map, texts)
+    image.save(tmp_path / "segments.png")
     with Image.open(tmp_path / "segments.png") as read:
         assert read.mode == "P"
         assert np.array_equal(np.asarray(read), index_map.numpy())
         assert np.array_equal(np.asarray(read.convert("RGB")), palette(5)[index_map.numpy()])
 
 
-def test_colours_are_told_apart():
-    colours = palette(256).astype(int)
-    assert len({tuple(colour) for colour in colours.tolist()}) == 256
-    near = np.abs(colours[:8, None] - colours[None, :8]).sum(-1) + 999 * np.eye(8, dtype=int)
+def test_colors_are_told_apart():
+    colors = palette(256).astype(int)
+    assert len({tuple(color) for color in colors.tolist()}) == 256
+    near = np.abs(colors[:8, None] - colors[None, :8]).sum(-1) + 999 * np.eye(8, dtype=int)
     assert near.min() > 60
 
 

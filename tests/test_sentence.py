@@ -1,4 +1,4 @@
-"""Sentences against the towers' own embeddings, closed forms, and the truth of drawn scenes."""
+"""Sentences against the towers' own embeddings, closed forms, and the truth of synthetic scenes."""
 
 import json
 import re
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from clip_surgery_hub import CLIPSurgery, create_model
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.images.image_transform import Normalisation
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.image_transform import Normalization
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.results.sentence import SentenceExplanation, read_caption, redundancy_removed
 from clip_surgery_hub.scenes import Scene, World, describe, draw_scene
 from clip_surgery_hub.scenes.captions import plural
@@ -23,7 +23,7 @@ from clip_surgery_hub.text.words import Word
 
 CAPTION = "a photo of the large cat in the old scene ."
 SCENES, LEAST_PIXELS = 40, 30
-HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def tower(name: str) -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ STARTS = ("altclip", "chinese_clip", "dual_encoder")
 @pytest.fixture
 def clip(tiny_clip: nn.Module) -> CLIPSurgery:
     """A random CLIP that reads captions letter by letter."""
-    return CLIPSurgery(tiny_clip, tokenizer=letters_tokenizer(), normalisation=HALF)
+    return CLIPSurgery(tiny_clip, tokenizer=letters_tokenizer(), normalization=HALF)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def bundled() -> CLIPSurgery:
     return create_model("clip_vit_tiny.scenes")
 
 
-def picture(height: int = 40, width: int = 56) -> np.ndarray:
+def random_image(height: int = 40, width: int = 56) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -105,27 +105,27 @@ def test_towers_that_pool_their_end_token_read_forwards_only(name: str) -> None:
 
 
 def test_maps_are_the_image_tokens_times_the_features(clip: CLIPSurgery) -> None:
-    shown = clip.encode(picture())
+    shown = clip.encode(random_image())
     result = clip.sentence(shown, "a cat", size=None)
     tokens, read = shown.tokens[0], read_caption(clip.model, clip.tokenizer, "a cat")
     for number, feature in enumerate(read.features):
         slow = torch.stack([patch @ feature for patch in tokens[1:]]).reshape(shown.grids[0])
-        torch.testing.assert_close(result.plain[number], slow)
+        torch.testing.assert_close(result.plain_similarity[number], slow)
         torch.testing.assert_close(result.plain_scores[number], tokens[0] @ feature)
-    # CLIP's own similarity of the picture and the caption.
+    # CLIP's own similarity of the image and the caption.
     cosine = clip.explain(shown, {"a cat": clip.encode_text(["a cat"], templates=None)[0]}, redundant="none")
     torch.testing.assert_close(result.plain_scores[result.pooled], cosine.plain_scores[0, 0])
 
 
 def test_the_map_of_the_sentence_is_that_of_a_single_text(clip: CLIPSurgery) -> None:
-    shown = picture(56, 40)
+    shown = random_image(56, 40)
     result = clip.sentence(shown, "two dogs", size=48, max_side=64)
     embedding = clip.encode_text(["two dogs"], templates=None)[0]
     single = clip.explain(shown, {"two dogs": embedding}, redundant="empty_text", size=48, max_side=64)
-    torch.testing.assert_close(result.sentence, single.operated[0][0])
+    torch.testing.assert_close(result.sentence, single.surgery_similarity[0][0])
     assert result.sentence_score == pytest.approx(float(single.scores[0, 0]), abs=1e-6)
     torch.testing.assert_close(result.heatmap(), single.heatmaps()[0][0])
-    assert np.array_equal(result.picture, shown)
+    assert np.array_equal(result.image, shown)
     assert result.settings.size == 48 and result.settings.max_side == 64
 
 
@@ -177,10 +177,10 @@ def test_a_word_that_says_nothing_new_has_nothing_left() -> None:
 
 
 def test_words_are_the_means_of_their_tokens_and_ranked_by_their_highest_patch(clip: CLIPSurgery) -> None:
-    result = clip.sentence(picture(), "two red dogs")
-    assert result.operated.shape == result.plain.shape == (12, 4, 6)
+    result = clip.sentence(random_image(), "two red dogs")
+    assert result.surgery_similarity.shape == result.plain_similarity.shape == (12, 4, 6)
     assert [word.text for word in result.words] == ["two", "red", "dogs", "[end]"]
-    maps = [result.operated[4:7].sum(0) / 3, result.operated[11]]
+    maps = [result.surgery_similarity[4:7].sum(0) / 3, result.surgery_similarity[11]]
     torch.testing.assert_close(result.word_similarity[[1, 3]], torch.stack(maps))
     highest = [float(one.max()) for one in result.word_similarity]
     assert result.scores.tolist() == highest
@@ -195,7 +195,7 @@ def test_words_are_the_means_of_their_tokens_and_ranked_by_their_highest_patch(c
 
 
 def test_the_record_can_be_written_as_json(clip: CLIPSurgery) -> None:
-    result = clip.sentence(picture(), "two dogs")
+    result = clip.sentence(random_image(), "two dogs")
     record = json.loads(json.dumps(result.to_dict()))
     assert record["caption"] == "two dogs" and record["grid"] == [4, 6]
     assert (record["height"], record["width"]) == (40, 56)
@@ -216,21 +216,21 @@ def test_the_record_can_be_written_as_json(clip: CLIPSurgery) -> None:
     assert repr(result).startswith("SentenceExplanation('two dogs', strongest '")
 
 
-def test_encoded_pictures_give_the_same(clip: CLIPSurgery) -> None:
-    first, second = picture(), picture(48, 48)
+def test_encoded_images_give_the_same(clip: CLIPSurgery) -> None:
+    first, second = random_image(), random_image(48, 48)
     asked = clip.sentence(clip.encode(first), "a cat")
     anew = clip.sentence(first, "a cat")
-    for name in ("plain", "plain_scores", "operated", "sentence"):
+    for name in ("plain_similarity", "plain_scores", "surgery_similarity", "sentence"):
         torch.testing.assert_close(getattr(asked, name), getattr(anew, name))
-    with pytest.raises(ValueError, match="one picture at a time, got 2"):
+    with pytest.raises(ValueError, match="one image at a time, got 2"):
         clip.sentence(clip.encode([first, second]), "a cat")
     with pytest.raises(ValueError, match="encoded already; give size=64"):
         clip.sentence(clip.encode(first), "a cat", size=64)
-    with pytest.raises(PictureError, match="not list"):
+    with pytest.raises(ImageError, match="not list"):
         clip.sentence([first, second], "a cat")
 
 
-def test_captions_and_models_that_cannot_be_read_are_refused_before_the_picture_is(clip: CLIPSurgery) -> None:
+def test_captions_and_models_that_cannot_be_read_are_refused_before_the_image_is(clip: CLIPSurgery) -> None:
     missing = "no such file.png"
     with pytest.raises(ValueError, match=r"^the caption is empty; give a sentence\.$"):
         clip.sentence(missing, "  ")
@@ -242,17 +242,17 @@ def test_captions_and_models_that_cannot_be_read_are_refused_before_the_picture_
         ValueError, match=r"^'\*' in the caption is read as '<\|endoftext\|>', .* take it out"
     ):
         clip.sentence(missing, "a * cat")  # unknown to a tokenizer of letters
-    with pytest.raises(PictureError, match="There is no file"):
+    with pytest.raises(ImageError, match="There is no file"):
         clip.sentence(missing, "a cat")
     clip.model.train()
     with pytest.raises(ValueError, match=r"training mode.*call model\.eval\(\)"):
-        clip.sentence(picture(), "a cat")
+        clip.sentence(random_image(), "a cat")
     clip.tokenizer = None
     with pytest.raises(ValueError, match=r"^CLIPModel came without tokenizer files.*add them\.$"):
-        clip.sentence(picture(), "a cat")
-    tower = CLIPSurgery(random_model(SUPPORTED["CLIPVisionModelWithProjection"]), normalisation=HALF)
+        clip.sentence(random_image(), "a cat")
+    tower = CLIPSurgery(random_model(SUPPORTED["CLIPVisionModelWithProjection"]), normalization=HALF)
     with pytest.raises(ValueError, match=r"^CLIPVisionModelWithProjection has no text tower"):
-        tower.sentence(picture(), "a cat")
+        tower.sentence(random_image(), "a cat")
 
 
 def test_a_tower_that_pools_no_single_token_is_refused(tiny_clip: nn.Module, monkeypatch: Any) -> None:
@@ -276,34 +276,36 @@ def test_half_precision_finds_the_pooled_token_too(tiny_clip: nn.Module) -> None
 
 
 def test_overflow_is_named(clip: CLIPSurgery) -> None:
-    result = clip.sentence(picture(), "a cat")
+    result = clip.sentence(random_image(), "a cat")
     fields = {name: getattr(result, name) for name in SentenceExplanation.__dataclass_fields__}
     with pytest.raises(ValueError, match="not finite.*float32"):
-        SentenceExplanation(**fields | {"operated": result.operated * torch.inf})
+        SentenceExplanation(**fields | {"surgery_similarity": result.surgery_similarity * torch.inf})
 
 
 @pytest.mark.parametrize("caption", ["猫和狗", "a 🐶🏽 and a cafe\u0301", "ネコ。"])
 def test_captions_in_any_script_are_read(bundled: CLIPSurgery, caption: str) -> None:
-    result = bundled.sentence(picture(), caption)
+    result = bundled.sentence(random_image(), caption)
     held = {place for word in result.words for place in range(*word.span)}
     assert held == {place for place, sign in enumerate(caption) if not sign.isspace()}
     own = bundled.encode_text([caption], templates=None)[0]
-    cosine = bundled.encode(picture()).tokens[0][0] @ own
+    cosine = bundled.encode(random_image()).tokens[0][0] @ own
     torch.testing.assert_close(result.plain_scores[result.pooled], cosine, atol=1e-5, rtol=0)
 
 
 def test_words_that_name_an_object_light_it_up_more_than_other_words(bundled: CLIPSurgery) -> None:
-    """On drawn scenes. Measured on 200 of them: see docs/results.md; the thresholds here are modest."""
+    """On synthetic scenes. Measured on 200 of them: see docs/results.md; the thresholds here are modest."""
     side = bundled.tower.native_size
     lit, ranked, ranked_plain = [], [], []
     for index in range(SCENES):
         scene = draw_scene((91, index), World(size=(side, side)))
         caption = describe(scene, np.random.default_rng((91, index)))
-        result = bundled.sentence(scene.picture, caption)
+        result = bundled.sentence(scene.image, caption)
         names = named_words(scene, result)
         others = words_that_name_nothing(scene, result, names)
         heatmaps, scores = result.word_heatmaps(), result.scores
-        plain = torch.stack([result.plain[list(word.tokens)].mean(0).max() for word in result.words])
+        plain = torch.stack(
+            [result.plain_similarity[list(word.tokens)].mean(0).max() for word in result.words]
+        )
         for word, numbers in names.items():
             mask = torch.from_numpy(scene.mask(word))
             if mask.sum() >= LEAST_PIXELS:

@@ -18,13 +18,13 @@ import torch
 from hub_server import Hub, Repository, running_hub
 from huggingface_hub import ModelCard
 from PIL import Image
-from test_model import copy_of, picture, random_clip
+from test_model import copy_of, random_clip, random_image
 from test_text import letters_tokenizer
 from torch import nn
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from clip_surgery_hub import hub
-from clip_surgery_hub.images.image_transform import Normalisation
+from clip_surgery_hub.images.image_transform import Normalization
 from clip_surgery_hub.model import CLIPSurgery
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ def test_transformers_loads_the_folder_as_the_plain_clip_bit_for_bit(
     wanted = CLIPModel.from_pretrained(folder).state_dict()
     assert model.state_dict().keys() == wanted.keys()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in model.state_dict().items())
-    for kind, given in ((AutoTokenizer, TEXTS), (AutoImageProcessor, Image.fromarray(picture(40, 60)))):
+    for kind, given in ((AutoTokenizer, TEXTS), (AutoImageProcessor, Image.fromarray(random_image(40, 60)))):
         first, second = (kind.from_pretrained(place)(given) for place in (folder, tmp_path / "saved"))
         assert str(first) == str(second)
     for name in ("preprocessor_config.json", "concepts.json"):
@@ -76,8 +76,8 @@ def test_this_library_loads_the_folder_with_its_surgery_unless_told_otherwise(
     same = load(tmp_path / "saved")
     assert (same.method, same.depth, same.interpolation) == ("clip_surgery", 2, "bicubic")
     assert same.known_words == {"bench", "person"}
-    first, second = (one.explain(picture(40, 60), TEXTS) for one in (clip, same))
-    assert all(map(torch.equal, first.operated, second.operated))
+    first, second = (one.explain(random_image(40, 60), TEXTS) for one in (clip, same))
+    assert all(map(torch.equal, first.surgery_similarity, second.surgery_similarity))
     other = load(tmp_path / "saved", depth=1, interpolation="bilinear")
     assert (other.method, other.depth, other.interpolation) == ("clip_surgery", 1, "bilinear")
     # The saved depth belongs to the saved method.
@@ -122,12 +122,12 @@ def test_what_came_without_files_is_written_from_what_is_known(tmp_path: Path) -
     clip = CLIPSurgery(
         random_clip(),
         tokenizer=letters_tokenizer(),
-        normalisation=Normalisation((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), Image.Resampling.BILINEAR),
+        normalization=Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), Image.Resampling.BILINEAR),
         known_words=frozenset({"bench"}),
     )
     clip.save_pretrained(tmp_path / "saved")
     same = CLIPSurgery.from_pretrained(tmp_path / "saved")
-    assert (same.normalisation, same.known_words) == (clip.normalisation, clip.known_words)
+    assert (same.normalization, same.known_words) == (clip.normalization, clip.known_words)
     processor = AutoImageProcessor.from_pretrained(tmp_path / "saved")
     pixels = processor(Image.new("RGB", (50, 40), (255, 0, 0)), return_tensors="pt")["pixel_values"]
     assert pixels.shape == (1, 3, 32, 32)

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Sample, Share, Source, open_source
 from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
-from clip_surgery_hub.prediction.sources.source import OwnNames, StreamedSource
+from clip_surgery_hub.prediction.sources.source import StreamedSource, UniqueKeys
 
-READING = PictureReading(size=16, patch=8)
+READING = ImageTransform(size=16, patch=8)
 
 
 def keys_of(source, of=1, done=()):
@@ -32,7 +32,7 @@ def touch(folder, *names):
 
 
 def red(folder, name, width=16):
-    """A red picture 16 pixels high."""
+    """A red image 16 pixels high."""
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, 16), "red").save(folder / name, "PNG")
     return (folder / name).read_bytes()
@@ -129,7 +129,7 @@ def test_patterns_and_single_files_are_relative_to_what_is_fixed(tmp_path, monke
 
 def test_what_is_not_there_is_said(tmp_path):
     touch(tmp_path, "notes.txt")
-    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="holds no images"):
         open_source(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"No file matches the pattern .*\*\.png. Check the pattern"):
         open_source(f"{tmp_path}/*.png")
@@ -172,7 +172,7 @@ def test_manifests_name_paths_relative_to_their_folder(tmp_path, suffix):
 def test_manifests_that_cannot_be_followed_are_refused_at_the_start(tmp_path, suffix):
     path = tmp_path / f"list{suffix}"
     write_manifest(path, [{"path": "a.png"}, {"path": "b.png"}, {"path": "a.png"}])
-    with pytest.raises(ValueError, match=r"Two pictures have the key 'a.png' in the manifest .*list"):
+    with pytest.raises(ValueError, match=r"Two images have the key 'a.png' in the manifest .*list"):
         open_source(path)
     write_manifest(path, [{"path": "a.png", "id": "1"}, {"path": "b.png", "id": ""}])
     with pytest.raises(ValueError, match="has nothing in column 'id'"):
@@ -180,7 +180,7 @@ def test_manifests_that_cannot_be_followed_are_refused_at_the_start(tmp_path, su
     with pytest.raises(ValueError, match="has no column 'name'; it has 'path', 'id'. Name one of them"):
         open_source(path, key="name")
     write_manifest(path, [{"where": "a.png"}])
-    with pytest.raises(ValueError, match=r"it has 'where'. Say which one holds the pictures: column="):
+    with pytest.raises(ValueError, match=r"it has 'where'. Say which one holds the images: column="):
         open_source(path)
     path.write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(ValueError, match="is not UTF-8|no Parquet"):
@@ -200,12 +200,12 @@ def test_lines_that_are_no_json_are_named(tmp_path):
         open_source(path)
 
 
-def test_a_row_without_a_picture_is_an_error_of_its_own(tmp_path):
+def test_a_row_without_an_image_is_an_error_of_its_own(tmp_path):
     path = tmp_path / "list.jsonl"
     write_manifest(path, [{"path": None, "key": "a"}, {"path": "http://x.org/a.png", "key": "b"}])
     kinds = {}
     for sample in open_source(path).samples(Share()):
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             READING.read(sample.content)
         kinds[sample.key] = caught.value.kind
     assert kinds == {"a": "missing", "b": "not_a_file"}
@@ -237,7 +237,7 @@ def test_parquet_of_pairs_and_of_something_else(tmp_path):
     write_manifest(tmp_path / "a.parquet", [{"image": pair} for pair in pairs])
     contents = [sample.content for sample in open_source(tmp_path / "a.parquet").samples(Share())]
     assert contents[:2] == [inside, tmp_path / "x.png"]
-    assert isinstance(contents[2], PictureError) and contents[2].kind == "missing"
+    assert isinstance(contents[2], ImageError) and contents[2].kind == "missing"
     write_manifest(tmp_path / "b.parquet", [{"image": 7}])
     with pytest.raises(ValueError, match="Column 'image' of the manifest .* is of type int64"):
         open_source(tmp_path / "b.parquet")
@@ -254,18 +254,18 @@ def test_a_damaged_row_group_is_an_error_for_each_of_its_rows(tmp_path):
     path.write_bytes(raw)
     samples = list(open_source(path).samples(Share()))
     assert [sample.key for sample in samples] == list("abcdef")
-    damaged = [isinstance(sample.content, PictureError) and sample.content.kind for sample in samples]
+    damaged = [isinstance(sample.content, ImageError) and sample.content.kind for sample in samples]
     assert damaged == [False, False, "damaged", "damaged", False, False]
 
 
 def test_pairs_must_be_pairs_of_one_key_each():
-    with pytest.raises(ValueError, match="Two pictures have the key 'a' in the sequence of 2 pictures"):
+    with pytest.raises(ValueError, match="Two images have the key 'a' in the sequence of 2 images"):
         open_source([("a", 1), ("a", 2)])
     with pytest.raises(ValueError, match="Item 1 of the data is str where a pair"):
         open_source([("a", 1), "b"])
     with pytest.raises(ValueError, match="not int"):
         open_source(7)
-    with pytest.raises(ValueError, match="sequence of 1 pictures has no columns: leave out column='x'"):
+    with pytest.raises(ValueError, match="sequence of 1 images has no columns: leave out column='x'"):
         open_source([("a", 1)], column="x")
     with pytest.raises(ValueError, match="has no column of keys: leave out key='x'"):
         open_source([("a", 1)], key="x")
@@ -291,8 +291,8 @@ def test_duplicates_are_found_wherever_they_are(keys):
 
 @given(st.lists(st.sampled_from(["a", "a#2", "a#2#2", "b"]), max_size=12))
 def test_own_names_differ_and_the_first_stays(keys):
-    own = OwnNames()
-    named = [own(key) for key in keys]
+    unique = UniqueKeys()
+    named = [unique(key) for key in keys]
     assert len(set(named)) == len(keys)
     for name, key in zip(named, keys, strict=True):
         assert name.startswith(key)
@@ -300,17 +300,17 @@ def test_own_names_differ_and_the_first_stays(keys):
         assert named[0] == keys[0]
 
 
-def test_pictures_are_read_as_explained_pictures_are(tmp_path):
+def test_images_are_read_as_explained_images_are(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
-    reading = PictureReading(size=16, patch=8, max_side=24, resample=Image.Resampling.BILINEAR)
+    image_transform = ImageTransform(size=16, patch=8, max_side=24, resample=Image.Resampling.BILINEAR)
     wanted = Image.fromarray(values).resize((24, 16), Image.Resampling.BILINEAR)
     for content in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), Image.fromarray(values), values):
-        pixels, size = reading.read(content)
+        pixels, size = image_transform.read(content)
         assert size == (30, 50)
         np.testing.assert_array_equal(pixels.permute(1, 2, 0), np.asarray(wanted))
     with pytest.raises(ValueError, match="size must be at least one patch, 8 pixels, got 7"):
-        PictureReading(size=7, patch=8)
-    with pytest.raises(PictureError, match="cannot be read") as caught:
-        reading.read("a\0b.png")
+        ImageTransform(size=7, patch=8)
+    with pytest.raises(ImageError, match="cannot be read") as caught:
+        image_transform.read("a\0b.png")
     assert caught.value.kind == "unreadable"

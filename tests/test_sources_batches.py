@@ -4,13 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Sample, batches_of
 from clip_surgery_hub.prediction.sources.batches import BATCHES_HELD_BACK
 
-READING = PictureReading(size=8, patch=8, max_side=64)
-# Height and width of a picture, or None for one that is broken.
+READING = ImageTransform(size=8, patch=8, max_side=64)
+# Height and width of an image, or None for one that is broken.
 KINDS = st.sampled_from([None, (8, 8), (8, 16), (16, 8), (8, 31), (60, 8), (3, 3), (16, 16)])
 
 
@@ -24,7 +24,7 @@ def test_batches_have_one_shape_and_every_sample_is_in_one(kinds, batch_size):
         for number, size in enumerate(kinds):
             taken += 1
             sizes[str(number)] = size
-            content = PictureError("gone", "missing") if size is None else np.zeros((*size, 3), np.uint8)
+            content = ImageError("gone", "missing") if size is None else np.zeros((*size, 3), np.uint8)
             yield Sample(str(number), content)
 
     rows, failed = [], []
@@ -42,7 +42,7 @@ def test_batches_have_one_shape_and_every_sample_is_in_one(kinds, batch_size):
         rows += batch["keys"]
         failed += batch["errors"]
         held_back = taken - len(rows) - len(failed)
-        assert held_back < (BATCHES_HELD_BACK + 1) * batch_size  # pictures, and errors of one batch
+        assert held_back < (BATCHES_HELD_BACK + 1) * batch_size  # images, and errors of one batch
     assert sorted(rows, key=int) == [str(number) for number, size in enumerate(kinds) if size is not None]
     assert failed == [
         {"key": str(number), "kind": "missing", "message": "gone"}
@@ -51,7 +51,7 @@ def test_batches_have_one_shape_and_every_sample_is_in_one(kinds, batch_size):
     ]
 
 
-def test_pictures_of_one_shape_fill_every_batch_but_the_last():
+def test_images_of_one_shape_fill_every_batch_but_the_last():
     samples = [Sample(str(number), np.zeros((8, 8, 3), np.uint8)) for number in range(11)]
     assert [len(batch["keys"]) for batch in batches_of(samples, READING, batch_size=4)] == [4, 4, 3]
 
@@ -63,8 +63,8 @@ def test_the_largest_group_goes_out_when_too_much_is_held_back():
     assert first["keys"] == ["0", "7"] and len(others) == 6
 
 
-def test_batches_do_not_wait_for_pictures_to_say_what_failed():
-    samples = [Sample(str(number), PictureError("gone", "missing")) for number in range(5)]
+def test_batches_do_not_wait_for_images_to_say_what_failed():
+    samples = [Sample(str(number), ImageError("gone", "missing")) for number in range(5)]
     assert [len(batch["errors"]) for batch in batches_of(samples, READING, batch_size=2)] == [2, 2, 1]
 
 

@@ -11,11 +11,11 @@ import pytest
 from odd_files import GOOD, as_png, is_kind, write_files
 from PIL import Image
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.images.loading import ERROR_KINDS, PictureError, load_picture
-from clip_surgery_hub.prediction.sources import PictureBatches, open_source
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.images.loading import ERROR_KINDS, ImageError, load_image
+from clip_surgery_hub.prediction.sources import ImageBatches, open_source
 
-READING = PictureReading(size=16, patch=8)  # pictures of 16 x 24 stay as they are
+READING = ImageTransform(size=16, patch=8)  # images of 16 x 24 stay as they are
 
 
 def test_each_of_many_files_is_a_row_with_its_pixels_or_an_error_of_its_kind(tmp_path):
@@ -23,7 +23,7 @@ def test_each_of_many_files_is_a_row_with_its_pixels_or_an_error_of_its_kind(tmp
     rows, errors = Counter(), Counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for batch in PictureBatches(open_source(tmp_path), READING, batch_size=7):
+        for batch in ImageBatches(open_source(tmp_path), READING, batch_size=7):
             assert tuple(batch["pixels"].shape[1:]) in ((3, 16, 24), (3, 8, 8))
             for key, values in zip(batch["keys"], batch["pixels"], strict=True):
                 rows[key] += 1
@@ -63,8 +63,8 @@ def test_files_that_may_not_be_read_are_errors(folder_of_another):
     if os.getuid() == 0:  # root may read all: be nobody for a while
         os.seteuid(65534)
     for name in ("a.png", "closed/b.png"):
-        with pytest.raises(PictureError, match="may not be read; check its permissions") as caught:
-            load_picture(folder_of_another / name)
+        with pytest.raises(ImageError, match="may not be read; check its permissions") as caught:
+            load_image(folder_of_another / name)
         assert caught.value.kind == "not_permitted"
     with pytest.raises(PermissionError, match="closed may not be read; check its permissions"):
         open_source(folder_of_another)
@@ -76,6 +76,6 @@ def test_files_that_may_not_be_read_are_errors(folder_of_another):
 def test_errors_keep_their_kind_on_the_way_to_another_process():
     import pickle
 
-    error = pickle.loads(pickle.dumps(PictureError("It is gone.", "missing")))
+    error = pickle.loads(pickle.dumps(ImageError("It is gone.", "missing")))
     assert (str(error), error.kind) == ("It is gone.", "missing")
-    assert PictureError("Something.").kind == "unreadable"
+    assert ImageError("Something.").kind == "unreadable"

@@ -8,16 +8,16 @@ import pytest
 import webdataset
 from PIL import Image
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Share, open_source
 from clip_surgery_hub.prediction.sources import columns as columns_module
 
-READING = PictureReading(size=16, patch=8)
+READING = ImageTransform(size=16, patch=8)
 
 
 def png(width):
-    """A picture 16 pixels high, which its width tells from others."""
+    """An image 16 pixels high, which its width tells from others."""
     file = io.BytesIO()
     Image.new("RGB", (width, 16), "blue").save(file, "PNG")
     return file.getvalue()
@@ -32,7 +32,7 @@ def write_tar(path, files, mode="w"):
 
 
 def samples_of(count, first=0):
-    """The files of samples with a picture of width 16 + number, a class and a text."""
+    """The files of samples with an image of width 16 + number, a class and a text."""
     return [
         (f"{number:04d}.{suffix}", data)
         for number in range(first, first + count)
@@ -41,14 +41,14 @@ def samples_of(count, first=0):
 
 
 def read_all(source, of=1, done=()):
-    """Width of the picture, or kind of the error, by key; each key once."""
+    """Width of the image, or kind of the error, by key; each key once."""
     found = {}
     for number in range(of):
         for key, content in source.samples(Share(number, of), done):
             assert key not in found
             try:
                 found[key] = READING.read(content)[1][1]
-            except PictureError as error:
+            except ImageError as error:
                 found[key] = error.kind
     return found
 
@@ -110,7 +110,7 @@ def test_a_key_that_comes_again_in_a_tar_gets_a_number(tmp_path):
     }
 
 
-def test_which_file_of_a_sample_is_the_picture_can_be_said(tmp_path):
+def test_which_file_of_a_sample_is_the_image_can_be_said(tmp_path):
     write_tar(tmp_path / "t.tar", [("a.jpg", png(16)), ("a.seg.png", png(17)), ("b.jpg", png(18))])
     assert read_all(open_source(tmp_path)) == {"t.tar/a": "missing", "t.tar/b": 18}
     assert read_all(open_source(tmp_path, column="seg.png")) == {"t.tar/a": 17, "t.tar/b": "missing"}
@@ -119,11 +119,11 @@ def test_which_file_of_a_sample_is_the_picture_can_be_said(tmp_path):
         open_source(tmp_path, key="x")
 
 
-def test_a_broken_picture_in_a_tar_is_an_error_of_its_own(tmp_path):
+def test_a_broken_image_in_a_tar_is_an_error_of_its_own(tmp_path):
     write_tar(
         tmp_path / "t.tar", [("a.png", png(16)[:50]), ("b.png", b""), ("c.png", b"no"), ("d.png", png(17))]
     )
-    wanted = {"t.tar/a": "damaged", "t.tar/b": "empty", "t.tar/c": "not_a_picture", "t.tar/d": 17}
+    wanted = {"t.tar/a": "damaged", "t.tar/b": "empty", "t.tar/c": "not_an_image", "t.tar/d": 17}
     assert read_all(open_source(tmp_path), 3) == wanted
 
 
@@ -160,18 +160,16 @@ def test_a_broken_header_in_a_tar_is_no_end(tmp_path):
     assert read_all(open_source(path), 2) == {"t.tar/0000": 16, "t.tar/0001": 17, "t.tar": "damaged"}
 
 
-def test_pictures_beside_tars_are_not_passed_over(tmp_path):
+def test_images_beside_tars_are_not_passed_over(tmp_path):
     write_tar(tmp_path / "t.tar", samples_of(1))
     (tmp_path / "a.png").write_bytes(png(16))
-    with pytest.raises(
-        ValueError, match=r"holds both pictures and tars; give a pattern of either, .*\*\.tar"
-    ):
+    with pytest.raises(ValueError, match=r"holds both images and tars; give a pattern of either, .*\*\.tar"):
         open_source(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Seven pictures of widths 16 to 22, with names."""
+    """Seven images of widths 16 to 22, with names."""
     datasets = pytest.importorskip("datasets")
     rows = {
         "label": list(range(7)),
@@ -186,7 +184,7 @@ def dataset():
     return datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
 
 
-def test_datasets_are_read_by_their_column_of_pictures(dataset, tmp_path):
+def test_datasets_are_read_by_their_column_of_images(dataset, tmp_path):
     by_row = {str(number): 16 + number for number in range(7)}
     by_name = {f"n{number}": 16 + number for number in range(7)}
     dataset.save_to_disk(str(tmp_path / "saved"))
@@ -214,7 +212,7 @@ def test_datasets_that_cannot_be_told_apart_are_refused(dataset, tmp_path):
         open_source(splits)
     assert len(read_all(open_source(datasets.DatasetDict(train=dataset)))) == 7
     same = dataset.add_column("key", ["a"] * 7)
-    with pytest.raises(ValueError, match="Two pictures have the key 'a' in the data set"):
+    with pytest.raises(ValueError, match="Two images have the key 'a' in the data set"):
         open_source(same)
     with pytest.raises(ValueError, match="has no column 'x'; it has 'label', 'photo', 'name'"):
         open_source(dataset, column="x")

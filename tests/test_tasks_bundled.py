@@ -79,7 +79,7 @@ def points_inside(
     for scene in scenes:
         masks = objects(scene)
         asked = {word: texts[word] for word in masks}
-        result = clip.explain(scene.picture, asked, background=grounds, redundant=redundant, size=size)
+        result = clip.explain(scene.image, asked, background=grounds, redundant=redundant, size=size)
         for (xy, labels), mask in zip(result.points()[0], masks.values(), strict=True):
             for (x, y), label in zip(xy.tolist(), labels.tolist(), strict=True):
                 inside[label].append(bool(mask[y, x]))
@@ -117,11 +117,11 @@ def mean_precision(scores: Tensor, scenes: list[Scene]) -> float:
     )
 
 
-def test_pictures_are_labelled_as_well_after_surgery_as_before(
+def test_images_are_labeled_as_well_after_surgery_as_before(
     clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
 ) -> None:
     words = load_sprites().concepts
-    result = clip.explain([scene.picture for scene in scenes], {word: texts[word] for word in words})
+    result = clip.explain([scene.image for scene in scenes], {word: texts[word] for word in words})
     before, after = mean_precision(result.plain_scores, scenes), mean_precision(result.scores, scenes)
     assert before >= RAW_PRECISION
     assert after >= PRECISION
@@ -135,7 +135,7 @@ def test_feature_surgery_finds_what_a_phrase_hides(
     precision_gained, peaks_gained = PHRASES[phrase]
     words = load_sprites().concepts
     asked = dict(zip(words, clip.encode_text(words, templates=[phrase]), strict=True))
-    result = clip.explain([scene.picture for scene in scenes], asked)
+    result = clip.explain([scene.image for scene in scenes], asked)
     before, after = mean_precision(result.plain_scores, scenes), mean_precision(result.scores, scenes)
     assert after >= before + precision_gained
 
@@ -150,7 +150,7 @@ def test_feature_surgery_finds_what_a_phrase_hides(
             )
         )
 
-    assert peaks_inside(result.operated) >= peaks_inside(result.plain) + peaks_gained
+    assert peaks_inside(result.surgery_similarity) >= peaks_inside(result.plain_similarity) + peaks_gained
 
 
 def peak_inside(similarity: Tensor, mask: np.ndarray) -> bool:
@@ -162,13 +162,13 @@ def peak_inside(similarity: Tensor, mask: np.ndarray) -> bool:
 
 
 def segments_overlap(clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]) -> float:
-    """Mean over the classes of overlap over union in the pixels of all pictures; the ground is one class."""
+    """Mean over the classes of overlap over union in the pixels of all images; the ground is one class."""
     words = load_sprites().concepts
     ground, found, truth = len(words), [], []
     grounds = {word: texts[word] for word in TRAINING}
     for scene in scenes:
         asked = {word: texts[word] for word in scene.words}
-        segments = clip.explain(scene.picture, asked, background=grounds).segment()[0]
+        segments = clip.explain(scene.image, asked, background=grounds).segment()[0]
         numbers = [words.index(word) for word in scene.words] + [ground] * len(TRAINING)
         found.append(torch.tensor(numbers)[segments])
         actual = torch.full(segments.shape, ground)
@@ -187,18 +187,18 @@ def test_segments_are_the_objects_after_surgery_only(
     assert segments_overlap(clip, texts, scenes) >= SEGMENTS
 
 
-def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, operated: bool) -> tuple[float, float]:
+def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, with_surgery: bool) -> tuple[float, float]:
     """Percent of captions, and of pairs of words, where an object's own word lights it up more.
 
     A caption counts where its objects' words are ahead of the mean of its other words. The other words are
-    all but those of the same object and the end token; `operated`: without the redundant part of each word.
+    all but those of the same object and the end token; `with_surgery`: without each word's redundant part.
     """
     captions, pairs = [], []
     for number, scene in enumerate(scenes):
-        result = clip.sentence(scene.picture, describe(scene, np.random.default_rng((79, number))))
+        result = clip.sentence(scene.image, describe(scene, np.random.default_rng((79, number))))
         heatmaps = result.word_heatmaps()
-        if not operated:
-            plain = torch.stack([result.plain[list(word.tokens)].mean(0) for word in result.words])
+        if not with_surgery:
+            plain = torch.stack([result.plain_similarity[list(word.tokens)].mean(0) for word in result.words])
             heatmaps = result._heatmaps(plain)
         masks, margins = objects(scene), []
         for word, own in named_words(scene, result).items():
@@ -218,8 +218,8 @@ def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, operated: bool) -> tupl
 def test_words_that_name_an_object_light_it_up_more_than_the_other_words_of_the_caption(
     clip: CLIPSurgery, raw: CLIPSurgery, scenes: list[Scene]
 ) -> None:
-    captions, pairs = words_lit(clip, scenes[:CAPTIONS], operated=True)
-    raw_captions, raw_pairs = words_lit(raw, scenes[:CAPTIONS], operated=False)
+    captions, pairs = words_lit(clip, scenes[:CAPTIONS], with_surgery=True)
+    raw_captions, raw_pairs = words_lit(raw, scenes[:CAPTIONS], with_surgery=False)
     assert captions >= CAPTIONS_LIT and raw_captions <= RAW_CAPTIONS_LIT
     assert pairs >= PAIRS_LIT and pairs > raw_pairs
 
@@ -228,25 +228,23 @@ def seam(clip: CLIPSurgery, texts: dict[str, Tensor], scene: Scene, stride: int)
     """Jumps at the edges of windows over jumps elsewhere, in what a patch owes to its place in the windows.
 
     The scene is tiled to four times its side and shifted by one patch after another, so that each of its
-    patches comes to lie at each place between two edges. The mean over the shifts belongs to the picture; the
+    patches comes to lie at each place between two edges. The mean over the shifts belongs to the image; the
     rest of each belongs to the windows, and jumps at their edges if there is a seam.
     """
     side, patch = clip.tower.native_size, clip.tower.patch_size
     cells, step = side // patch, stride // patch
     tiles = []
     for shift in range(step):
-        rolled = np.roll(scene.picture, (shift * patch, shift * patch), axis=(0, 1))
+        rolled = np.roll(scene.image, (shift * patch, shift * patch), axis=(0, 1))
         tiled = np.tile(rolled, (4, 4, 1))
         asked = {word: texts[word] for word in scene.words}
-        (maps,) = clip.explain(tiled, asked, size=4 * side, window=side, stride=stride).plain
-        tiles.append(maps[:, cells : 2 * cells, cells : 2 * cells])  # windows and picture repeat from here on
+        (maps,) = clip.explain(tiled, asked, size=4 * side, window=side, stride=stride).plain_similarity
+        tiles.append(maps[:, cells : 2 * cells, cells : 2 * cells])  # windows and image repeat from here on
     places = [(shift, shift) for shift in range(step)]
-    picture = torch.stack(
+    image = torch.stack(
         [tile.roll((-y, -x), (1, 2)) for tile, (y, x) in zip(tiles, places, strict=True)]
     ).mean(0)
-    left = torch.stack(
-        [tile - picture.roll(place, (1, 2)) for tile, place in zip(tiles, places, strict=True)]
-    )
+    left = torch.stack([tile - image.roll(place, (1, 2)) for tile, place in zip(tiles, places, strict=True)])
     across = (left - left.roll(1, 3)).abs().mean((0, 1, 2))  # [cells]: from the patch before to each
     down = (left - left.roll(1, 2)).abs().mean((0, 1, 3))
     jumps, edges = (across + down) / 2, torch.arange(cells) % step == 0
@@ -264,8 +262,8 @@ def test_the_sliding_window_leaves_no_seams(
     assert np.mean([seam(clip, texts, scene, stride) for scene in scenes[:TILED]]) >= WITH_SEAMS
 
 
-def test_a_picture_of_one_window_is_read_as_without_windows(clip: CLIPSurgery, scenes: list[Scene]) -> None:
-    pictures = [scene.picture for scene in scenes[:3]]
-    windowed = clip.encode(pictures, window=clip.tower.native_size)
-    for read, alone in zip(windowed.tokens, clip.encode(pictures).tokens, strict=True):
+def test_an_image_of_one_window_is_read_as_without_windows(clip: CLIPSurgery, scenes: list[Scene]) -> None:
+    images = [scene.image for scene in scenes[:3]]
+    windowed = clip.encode(images, window=clip.tower.native_size)
+    for read, alone in zip(windowed.tokens, clip.encode(images).tokens, strict=True):
         assert torch.equal(read, alone)

@@ -281,7 +281,7 @@ def test_texts_of_siglip_are_cut_as_its_tokenizer_cuts(siglip, end):
     torch.testing.assert_close(cut, unit_length(features), atol=3e-6, rtol=0)
 
 
-def test_prompts_are_tokenised_once_and_embedded_longest_first(tiny_clip, tokenizer, monkeypatch):
+def test_prompts_are_tokenized_once_and_embedded_longest_first(tiny_clip, tokenizer, monkeypatch):
     shapes = []
     forward = tiny_clip.get_text_features
 

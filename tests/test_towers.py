@@ -34,12 +34,12 @@ def test_supported_tower_has_the_numbers_of_the_transcription(name: str) -> None
     apply_surgery(model, depth=2)
     tower = find_tower(model)
     assert surgery_state(model) is not None
-    operated = tower.vision(pixels())
+    modified = tower.vision(pixels())
     patches = clip_surgery_patches(tower.blocks, plain.hidden_states, depth=2)
-    torch.testing.assert_close(operated.last_hidden_state[:, 1:], patches, rtol=0, atol=2e-5)
-    torch.testing.assert_close(operated.last_hidden_state[:, 0], plain.last_hidden_state[:, 0])
-    torch.testing.assert_close(operated.pooler_output, plain.pooler_output)
-    assert (operated.last_hidden_state[:, 1:] - plain.last_hidden_state[:, 1:]).abs().max() > 0.1
+    torch.testing.assert_close(modified.last_hidden_state[:, 1:], patches, rtol=0, atol=2e-5)
+    torch.testing.assert_close(modified.last_hidden_state[:, 0], plain.last_hidden_state[:, 0])
+    torch.testing.assert_close(modified.pooler_output, plain.pooler_output)
+    assert (modified.last_hidden_state[:, 1:] - plain.last_hidden_state[:, 1:]).abs().max() > 0.1
     remove_surgery(model)
     assert torch.equal(tower.vision(pixels()).last_hidden_state, plain.last_hidden_state)
 
@@ -52,7 +52,7 @@ def test_image_features_are_those_of_the_plain_model(name: str) -> None:
     model = random_model(clip_families.SUPPORTED[name])
     tiles = {}
     given = pixels()
-    if name.startswith(("LlavaNext", "LlavaOnevision")):  # every picture is a stack of tiles there
+    if name.startswith(("LlavaNext", "LlavaOnevision")):  # every image is a stack of tiles there
         given = torch.stack([pixels(), pixels(2)])
         tiles = {"image_sizes": torch.tensor([[SIDE, SIDE], [SIDE, SIDE]])}
 
@@ -177,7 +177,7 @@ def test_tower_tells_its_parts(tiny_clip: CLIPModel) -> None:
     assert find_tower(tiny_clip.vision_model).projection is None
 
 
-def test_picture_without_a_patch_is_refused(tiny_clip: CLIPModel) -> None:
+def test_image_without_a_patch_is_refused(tiny_clip: CLIPModel) -> None:
     tower = find_tower(tiny_clip)
     with pytest.raises(ValueError, match=r"7 x 40 pixels \(height x width\) holds no patch: .* 8 pixels"):
         tower.encode(torch.zeros(1, 3, 7, 40))

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate, normalize
 from transcription import block_update, layer_norm, value_value
 
 from clip_surgery_hub.methods import Method
-from clip_surgery_hub.towers import Operation, find_tower
+from clip_surgery_hub.towers import Surgery, find_tower
 from clip_surgery_hub.towers.siglip import REFUSED, SUPPORTED
 from clip_surgery_hub.transform import apply_surgery, remove_surgery, surgery, surgery_state
 
@@ -60,11 +60,11 @@ def test_supported_tower_has_the_numbers_of_the_transcription(name: str) -> None
     plain = tower.vision(pixels(), output_hidden_states=True)
     apply_surgery(model, depth=2)
     assert surgery_state(model) is not None
-    operated = tower.vision(pixels())
+    modified = tower.vision(pixels())
     expected = new_patches(tower.vision, plain.hidden_states, depth=2)
-    torch.testing.assert_close(operated.last_hidden_state, expected, rtol=0, atol=2e-5)
-    assert torch.equal(operated.pooler_output, plain.pooler_output)
-    assert (operated.last_hidden_state - plain.last_hidden_state).abs().max() > 0.1
+    torch.testing.assert_close(modified.last_hidden_state, expected, rtol=0, atol=2e-5)
+    assert torch.equal(modified.pooler_output, plain.pooler_output)
+    assert (modified.last_hidden_state - plain.last_hidden_state).abs().max() > 0.1
     remove_surgery(model)
     assert torch.equal(tower.vision(pixels()).last_hidden_state, plain.last_hidden_state)
 
@@ -164,7 +164,7 @@ def test_methods_are_given_patches_only_and_their_grid(vision: Any) -> None:
     tower, given = find_tower(vision), pixels(1, 16, 40)
     states = vision(given, interpolate_pos_encoding=True, output_hidden_states=True).hidden_states
     method = Method("query_and_distance", query_and_distance, default_depth=1, residual=False, mlp=True)
-    tower.operate(Operation(method, 1), ExitStack())
+    tower.apply(Surgery(method, 1), ExitStack())
 
     def weights(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
         row = torch.tensor([0] * 5 + [1] * 5)
@@ -182,12 +182,12 @@ def test_hooks_of_others_find_what_the_tower_gives(vision: Any) -> None:
     """One that was there before surgery, and one that came after it; both are there when it is gone."""
     seen: list[Tensor] = []
 
-    def hear(module: nn.Module, args: Any, output: Any) -> None:
+    def record_call(module: nn.Module, args: Any, output: Any) -> None:
         seen.append(output.last_hidden_state)
 
-    vision.register_forward_hook(hear)
+    vision.register_forward_hook(record_call)
     apply_surgery(vision)
-    vision.register_forward_hook(hear)
+    vision.register_forward_hook(record_call)
     found = vision(pixels()).last_hidden_state
     assert len(seen) == 2 and all(one is found for one in seen)
     remove_surgery(vision)

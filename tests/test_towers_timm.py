@@ -463,14 +463,14 @@ def test_clip_of_timm_is_taken_by_its_name(name: str) -> None:
     kind, patch, side, blocks, width = NAMES[name]
     with torch.device("meta"):
         model = timm.create_model(name).eval()
-        picture = torch.empty(1, 3, side + patch, side + 3 * patch)
+        image = torch.empty(1, 3, side + patch, side + 3 * patch)
     tower = find_tower(apply_surgery(model))
     assert (tower.name, tower.patch_size, tower.native_size) == (kind, patch, side)
     assert surgery_state(model) == SurgeryState("clip_surgery", min(6, blocks))
     assert (len(tower.blocks), tower.embedding_width) == (blocks, width)
-    rows, columns = tower.grid(*picture.shape[-2:])
+    rows, columns = tower.grid(*image.shape[-2:])
     assert (rows, columns) == (side // patch + 1, side // patch + 3)
-    assert tower.encode(picture).shape == (1, 1 + rows * columns, width)
+    assert tower.encode(image).shape == (1, 1 + rows * columns, width)
     assert model(torch.empty(1, 3, side, side, device="meta")).shape == (1, width)
 
 

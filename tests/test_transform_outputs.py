@@ -30,36 +30,36 @@ def both(model: CLIPModel, implementation: str = "sdpa") -> tuple[CLIPVisionMode
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @torch.no_grad()
 def test_hidden_states_are_the_original_paths(tiny_clip: CLIPModel, implementation: str) -> None:
-    plain, operated = both(tiny_clip, implementation)
+    plain, modified = both(tiny_clip, implementation)
     expected = plain(pixels(), output_hidden_states=True).hidden_states
-    without = operated(pixels())
-    out = operated(pixels(), output_hidden_states=True)
+    without = modified(pixels())
+    out = modified(pixels(), output_hidden_states=True)
     assert len(out.hidden_states) == 5
     for new, old in zip(out.hidden_states, expected, strict=True):
         assert torch.equal(new, old)
     torch.testing.assert_close(out.last_hidden_state, without.last_hidden_state)
     assert without.hidden_states is None
     # The recorder stays on the model, but must not change what the next call computes.
-    assert torch.equal(operated(pixels()).last_hidden_state, without.last_hidden_state)
+    assert torch.equal(modified(pixels()).last_hidden_state, without.last_hidden_state)
 
 
 @torch.no_grad()
 def test_single_hidden_states_and_a_configured_wish_are_heard(tiny_clip: CLIPModel) -> None:
-    plain, operated = both(tiny_clip)
+    plain, modified = both(tiny_clip)
     expected = plain(pixels(), output_hidden_states=[-1]).hidden_states
-    chosen = operated(pixels(), output_hidden_states=[-1]).hidden_states
+    chosen = modified(pixels(), output_hidden_states=[-1]).hidden_states
     assert torch.equal(chosen[-1], expected[-1])
     assert [state is None for state in chosen] == [state is None for state in expected]
-    operated.config.output_hidden_states = True
-    assert torch.equal(operated(pixels()).hidden_states[-1], expected[-1])
-    assert operated(pixels(), output_hidden_states=False).hidden_states is None
+    modified.config.output_hidden_states = True
+    assert torch.equal(modified(pixels()).hidden_states[-1], expected[-1])
+    assert modified(pixels(), output_hidden_states=False).hidden_states is None
 
 
 @torch.no_grad()
 def test_eager_attentions_are_the_original_paths(tiny_clip: CLIPModel) -> None:
-    plain, operated = both(tiny_clip, "eager")
+    plain, modified = both(tiny_clip, "eager")
     expected = plain(pixels(), output_attentions=True).attentions
-    attentions = operated(pixels(), output_attentions=True).attentions
+    attentions = modified(pixels(), output_attentions=True).attentions
     assert len(attentions) == 4
     for new, old in zip(attentions, expected, strict=True):
         assert new.shape == (2, 4, 17, 17)
@@ -68,9 +68,9 @@ def test_eager_attentions_are_the_original_paths(tiny_clip: CLIPModel) -> None:
 
 @torch.no_grad()
 def test_sdpa_attentions_are_what_transformers_makes_of_them(tiny_clip: CLIPModel) -> None:
-    plain, operated = both(tiny_clip, "sdpa")
+    plain, modified = both(tiny_clip, "sdpa")
     expected = plain(pixels(), output_attentions=True)
-    out = operated(pixels(), output_attentions=True)
+    out = modified(pixels(), output_attentions=True)
     assert out.attentions == expected.attentions == ()
     assert torch.equal(out.pooler_output, expected.pooler_output)
 
@@ -86,9 +86,9 @@ def test_eager_and_sdpa_agree(tiny_clip: CLIPModel) -> None:
 
 @torch.no_grad()
 def test_tuples_are_given_where_asked_for(tiny_clip: CLIPModel) -> None:
-    _, operated = both(tiny_clip)
-    out = operated(pixels())
-    last_hidden_state, pooled = operated(pixels(), return_dict=False)
+    _, modified = both(tiny_clip)
+    out = modified(pixels())
+    last_hidden_state, pooled = modified(pixels(), return_dict=False)
     assert torch.equal(last_hidden_state, out.last_hidden_state)
     assert torch.equal(pooled, out.pooler_output)
 
@@ -96,10 +96,10 @@ def test_tuples_are_given_where_asked_for(tiny_clip: CLIPModel) -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @torch.no_grad()
 def test_any_size_equals_the_transcription(tiny_clip: CLIPModel, height: int, width: int) -> None:
-    plain, operated = both(tiny_clip)
+    plain, modified = both(tiny_clip)
     given = pixels(height, width)
     expected = plain(given, interpolate_pos_encoding=True, output_hidden_states=True)
-    out = operated(given, interpolate_pos_encoding=True)
+    out = modified(given, interpolate_pos_encoding=True)
     assert out.last_hidden_state.shape == (2, 1 + (height // 8) * (width // 8), 64)
     patches = clip_surgery_patches(plain.encoder.layers, expected.hidden_states, depth=3)
     torch.testing.assert_close(out.last_hidden_state[:, 1:], patches, rtol=0, atol=2e-5)
@@ -108,10 +108,10 @@ def test_any_size_equals_the_transcription(tiny_clip: CLIPModel, height: int, wi
 
 @torch.no_grad()
 def test_bicubic_is_transformers_own_and_bilinear_the_published_one(tiny_clip: CLIPModel) -> None:
-    plain, operated = both(tiny_clip)
-    tower = find_tower(operated)
+    plain, modified = both(tiny_clip)
+    tower = find_tower(modified)
     given = pixels(24, 40)
-    bicubic = operated(given, interpolate_pos_encoding=True).last_hidden_state
+    bicubic = modified(given, interpolate_pos_encoding=True).last_hidden_state
     assert torch.equal(tower.encode(given, interpolation="bicubic"), tower.embed(bicubic))
     # Bilinear by hand: a plain model of that native grid, whose position embedding is the resized one.
     weight = plain.embeddings.position_embedding.weight
@@ -139,22 +139,22 @@ def test_bicubic_is_transformers_own_and_bilinear_the_published_one(tiny_clip: C
 
 
 @torch.no_grad()
-def test_order_of_sizes_and_neighbours_in_the_batch_do_not_matter(tiny_clip: CLIPModel) -> None:
-    _, operated = both(tiny_clip)
-    tower = find_tower(operated)
-    positions = operated.embeddings.position_embedding.weight
+def test_order_of_sizes_and_neighbors_in_the_batch_do_not_matter(tiny_clip: CLIPModel) -> None:
+    _, modified = both(tiny_clip)
+    tower = find_tower(modified)
+    positions = modified.embeddings.position_embedding.weight
     bits = positions.clone()
     alone = {size: find_tower(both(tiny_clip)[1]).encode(pixels(*size)) for size in SIZES}
     for size in (*SIZES, *reversed(SIZES)):
         assert torch.equal(tower.encode(pixels(*size)), alone[size])
     assert torch.equal(positions, bits)
-    one_by_one = [tower.encode(picture[None]) for picture in pixels(batch=5)]
+    one_by_one = [tower.encode(image[None]) for image in pixels(batch=5)]
     torch.testing.assert_close(tower.encode(pixels(batch=5)), torch.cat(one_by_one), rtol=0, atol=1e-6)
 
 
 def test_two_threads_at_once_give_the_same_as_alone(tiny_clip: CLIPModel) -> None:
-    _, operated = both(tiny_clip)
-    tower = find_tower(operated)
+    _, modified = both(tiny_clip)
+    tower = find_tower(modified)
 
     def encode(size: tuple[int, int]) -> Tensor:
         with torch.no_grad():
@@ -162,7 +162,7 @@ def test_two_threads_at_once_give_the_same_as_alone(tiny_clip: CLIPModel) -> Non
 
     def states(size: tuple[int, int]) -> Tensor:
         with torch.no_grad():
-            out = operated(pixels(*size), interpolate_pos_encoding=True, output_hidden_states=True)
+            out = modified(pixels(*size), interpolate_pos_encoding=True, output_hidden_states=True)
         return torch.stack(out.hidden_states)
 
     alone = [encode(size) for size in SIZES], [states(size) for size in SIZES]
@@ -178,7 +178,7 @@ def test_two_threads_at_once_give_the_same_as_alone(tiny_clip: CLIPModel) -> Non
 @pytest.mark.parametrize("training", [False, True])
 def test_gradients_reach_pixels_and_weights(tiny_clip: CLIPModel, path: str, training: bool) -> None:
     """Against automatic differentiation of the transcription, in float64."""
-    plain, operated = (model.double().train(training) for model in both(tiny_clip))
+    plain, modified = (model.double().train(training) for model in both(tiny_clip))
     target = torch.randn(2, 17, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def loss(tokens: Tensor) -> Tensor:
@@ -188,28 +188,28 @@ def test_gradients_reach_pixels_and_weights(tiny_clip: CLIPModel, path: str, tra
     states = plain(given[0], output_hidden_states=True).hidden_states
     patches = clip_surgery_patches(plain.encoder.layers, states, depth=3)
     loss(torch.cat([states[-1][:, :1], patches], dim=1)).backward()
-    loss(operated(given[1]).last_hidden_state).backward()
+    loss(modified(given[1]).last_hidden_state).backward()
 
     assert given[0].grad.abs().max() > 1e-4
     torch.testing.assert_close(given[1].grad, given[0].grad)
-    for (name, new), old in zip(operated.named_parameters(), plain.parameters(), strict=True):
+    for (name, new), old in zip(modified.named_parameters(), plain.parameters(), strict=True):
         missing: Any = torch.zeros_like(old)
         torch.testing.assert_close(
             missing if new.grad is None else new.grad, missing if old.grad is None else old.grad, msg=name
         )
-    assert operated.encoder.layers[0].mlp.fc1.weight.grad.abs().max() > 1e-4
-    assert operated.encoder.layers[-1].self_attn.v_proj.weight.grad.abs().max() > 1e-4
+    assert modified.encoder.layers[0].mlp.fc1.weight.grad.abs().max() > 1e-4
+    assert modified.encoder.layers[-1].self_attn.v_proj.weight.grad.abs().max() > 1e-4
 
 
 def test_attention_dropout_draws_the_same_numbers_as_before(tiny_clip: CLIPModel) -> None:
     """In training with dropout the original path stays random in the same way, call by call."""
-    plain, operated = both(tiny_clip)
-    for model in (plain, operated):
+    plain, modified = both(tiny_clip)
+    for model in (plain, modified):
         model.train()
         for block in model.encoder.layers:
             block.self_attn.dropout = 0.3
     pooled = []
-    for model in (plain, operated):
+    for model in (plain, modified):
         torch.manual_seed(9)
         pooled.append(model(pixels()).pooler_output)
     assert torch.equal(*pooled)

@@ -157,11 +157,11 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_saved_files_are_those_of_the_plain_model(model: CLIPModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "plain")
     apply_surgery(model)
-    model.save_pretrained(tmp_path / "operated")
+    model.save_pretrained(tmp_path / "modified")
     plain = files_of(tmp_path / "plain")
-    assert files_of(tmp_path / "operated") == plain
+    assert files_of(tmp_path / "modified") == plain
     assert json.loads(plain["config.json"])["architectures"] == ["CLIPModel"]
-    loaded = CLIPModel.from_pretrained(tmp_path / "operated")
+    loaded = CLIPModel.from_pretrained(tmp_path / "modified")
     assert surgery_state(loaded) is None
 
 

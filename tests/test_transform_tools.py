@@ -28,30 +28,30 @@ def tokens(model: nn.Module, given: Tensor | None = None) -> Tensor:
 
 
 @pytest.fixture
-def operated(tiny_clip: CLIPModel) -> CLIPModel:
+def modified(tiny_clip: CLIPModel) -> CLIPModel:
     return apply_surgery(tiny_clip, depth=3)
 
 
-def test_deepcopy_is_independent(operated: CLIPModel) -> None:
-    expected = tokens(operated)
-    twin = copy.deepcopy(operated)
+def test_deepcopy_is_independent(modified: CLIPModel) -> None:
+    expected = tokens(modified)
+    twin = copy.deepcopy(modified)
     assert surgery_state(twin) == SurgeryState("clip_surgery", 3)
     assert torch.equal(tokens(twin), expected)
     with torch.no_grad():
         for parameter in twin.parameters():
             parameter.zero_()
     remove_surgery(twin)
-    assert surgery_state(operated) == SurgeryState("clip_surgery", 3)
-    assert torch.equal(tokens(operated), expected)
+    assert surgery_state(modified) == SurgeryState("clip_surgery", 3)
+    assert torch.equal(tokens(modified), expected)
 
 
-def test_pickle_and_torch_save(operated: CLIPModel) -> None:
-    expected = tokens(operated)
+def test_pickle_and_torch_save(modified: CLIPModel) -> None:
+    expected = tokens(modified)
     file = io.BytesIO()
-    torch.save(operated, file)
+    torch.save(modified, file)
     file.seek(0)
     for loaded in (
-        pickle.loads(pickle.dumps(operated)),
+        pickle.loads(pickle.dumps(modified)),
         torch.load(file, weights_only=False),
     ):
         assert surgery_state(loaded) == SurgeryState("clip_surgery", 3)
@@ -59,8 +59,8 @@ def test_pickle_and_torch_save(operated: CLIPModel) -> None:
         assert type(remove_surgery(loaded).vision_model.encoder).__name__ == "CLIPEncoder"
 
 
-def test_pickle_is_read_by_a_process_that_never_applied_surgery(operated: CLIPModel, tmp_path: Path) -> None:
-    (tmp_path / "model.pickle").write_bytes(pickle.dumps((operated, pixels(), tokens(operated))))
+def test_pickle_is_read_by_a_process_that_never_applied_surgery(modified: CLIPModel, tmp_path: Path) -> None:
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps((modified, pixels(), tokens(modified))))
     reader = (
         "import pickle, torch\n"
         f"model, pixels, expected = pickle.load(open({str(tmp_path / 'model.pickle')!r}, 'rb'))\n"
@@ -74,21 +74,21 @@ def test_pickle_is_read_by_a_process_that_never_applied_surgery(operated: CLIPMo
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_half_precision_model(operated: CLIPModel, dtype: torch.dtype, implementation: str) -> None:
-    operated.set_attn_implementation(implementation)
-    expected = tokens(operated), tokens(operated, pixels(24, 40))
-    operated.to(dtype)
-    assert operated.vision_model(pixels().to(dtype)).last_hidden_state.dtype == dtype
-    found = tokens(operated), tokens(operated, pixels(24, 40))
+def test_half_precision_model(modified: CLIPModel, dtype: torch.dtype, implementation: str) -> None:
+    modified.set_attn_implementation(implementation)
+    expected = tokens(modified), tokens(modified, pixels(24, 40))
+    modified.to(dtype)
+    assert modified.vision_model(pixels().to(dtype)).last_hidden_state.dtype == dtype
+    found = tokens(modified), tokens(modified, pixels(24, 40))
     for half, single in zip(found, expected, strict=True):
         assert half.dtype == dtype
         assert cosine_similarity(half.float(), single, dim=-1).min() > 0.999
 
 
-def test_autocast(operated: CLIPModel) -> None:
-    expected = tokens(operated)
+def test_autocast(modified: CLIPModel) -> None:
+    expected = tokens(modified)
     with torch.autocast("cpu", torch.bfloat16):
-        found = tokens(operated)
+        found = tokens(modified)
     assert not torch.equal(found.float(), expected)
     assert cosine_similarity(found.float(), expected, dim=-1).min() > 0.999
 
@@ -103,9 +103,9 @@ def gradients(model: CLIPVisionModel, given: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
-def test_gradient_checkpointing(operated: CLIPModel, use_reentrant: bool) -> None:
+def test_gradient_checkpointing(modified: CLIPModel, use_reentrant: bool) -> None:
     """The same tokens and gradients; a block is forgotten and run again on the way back."""
-    vision = operated.vision_model.train()
+    vision = modified.vision_model.train()
     expected = gradients(vision, pixels().requires_grad_())
     vision.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     runs = []
@@ -122,10 +122,10 @@ def test_gradient_checkpointing(operated: CLIPModel, use_reentrant: bool) -> Non
     assert len(runs) == 4
 
 
-def test_gradient_checkpointing_changes_nothing_in_eval_mode(operated: CLIPModel) -> None:
-    expected = tokens(operated)
-    operated.gradient_checkpointing_enable()
-    assert torch.equal(tokens(operated), expected)
+def test_gradient_checkpointing_changes_nothing_in_eval_mode(modified: CLIPModel) -> None:
+    expected = tokens(modified)
+    modified.gradient_checkpointing_enable()
+    assert torch.equal(tokens(modified), expected)
 
 
 BACKENDS = [
@@ -140,11 +140,11 @@ BACKENDS = [
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_compile(operated: CLIPModel, backend: str) -> None:
-    expected = tokens(operated)
+def test_compile(modified: CLIPModel, backend: str) -> None:
+    expected = tokens(modified)
     torch.compiler.reset()
-    tower = find_tower(operated)
-    compiled = torch.compile(operated.vision_model, backend=backend, fullgraph=True)
+    tower = find_tower(modified)
+    compiled = torch.compile(modified.vision_model, backend=backend, fullgraph=True)
     with torch.no_grad():
         found = compiled(pixels()).last_hidden_state
     torch.testing.assert_close(tower.embed(found), expected, rtol=0, atol=1e-5)
@@ -160,33 +160,33 @@ def test_compiled_model_follows_surgery_and_its_removal(tiny_clip: CLIPModel) ->
             before = compiled(pixels(), **options).last_hidden_state
             apply_surgery(compiled, depth=3)
             assert surgery_state(tiny_clip) == SurgeryState("clip_surgery", 3)
-            operated = compiled(pixels(), **options).last_hidden_state
+            modified = compiled(pixels(), **options).last_hidden_state
             eager = tiny_clip.vision_model(pixels(), **options).last_hidden_state
             remove_surgery(tiny_clip)
             after = compiled(pixels(), **options).last_hidden_state
-            torch.testing.assert_close(operated, eager, rtol=0, atol=1e-5)
-            assert (operated - before).abs().max() > 0.1
+            torch.testing.assert_close(modified, eager, rtol=0, atol=1e-5)
+            assert (modified - before).abs().max() > 0.1
             assert torch.equal(after, before)
             plain.append(before)
-            recorded.append(operated)
+            recorded.append(modified)
     torch.testing.assert_close(plain[0], plain[1], rtol=0, atol=1e-5)
     torch.testing.assert_close(recorded[0], recorded[1], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_export(operated: CLIPModel, strict: bool) -> None:
-    expected = tokens(operated)
+def test_export(modified: CLIPModel, strict: bool) -> None:
+    expected = tokens(modified)
     torch.compiler.reset()
-    program = torch.export.export(operated.vision_model, (pixels(),), strict=strict)
+    program = torch.export.export(modified.vision_model, (pixels(),), strict=strict)
     with torch.no_grad():
         found = program.module()(pixels()).last_hidden_state
-    torch.testing.assert_close(find_tower(operated).embed(found), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(find_tower(modified).embed(found), expected, rtol=0, atol=1e-5)
 
 
-def test_export_with_any_batch(operated: CLIPModel) -> None:
+def test_export_with_any_batch(modified: CLIPModel) -> None:
     batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(operated.vision_model, (pixels(),), dynamic_shapes=({0: batch},))
+    program = torch.export.export(modified.vision_model, (pixels(),), dynamic_shapes=({0: batch},))
     five = pixels(batch=5)
     with torch.no_grad():
         found = program.module()(five).last_hidden_state
-    torch.testing.assert_close(find_tower(operated).embed(found), tokens(operated, five), rtol=0, atol=1e-5)
+    torch.testing.assert_close(find_tower(modified).embed(found), tokens(modified, five), rtol=0, atol=1e-5)

@@ -70,9 +70,9 @@ def test_lora_is_trained_by_a_loss_on_the_patches(tiny_clip: CLIPModel) -> None:
 def test_adapters_are_saved_as_without_surgery(tiny_clip: CLIPModel, tmp_path: Path) -> None:
     model = with_lora(tiny_clip)
     model.save_pretrained(tmp_path / "plain")
-    apply_surgery(model).save_pretrained(tmp_path / "operated")
+    apply_surgery(model).save_pretrained(tmp_path / "modified")
     for name in ("adapter_config.json", "adapter_model.safetensors"):
-        assert (tmp_path / "operated" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+        assert (tmp_path / "modified" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
 
 
 def record(model: CLIPModel) -> dict[str, list[Any]]:
@@ -95,7 +95,7 @@ def record(model: CLIPModel) -> dict[str, list[Any]]:
 def test_hooks_see_the_original_path(tiny_clip: CLIPModel) -> None:
     """Every module is called as often as before, with the same values, in every block.
 
-    Only the output projection of an operated block has a second call, that of the new path, which comes
+    Only the output projection of a modified block has a second call, that of the new path, which comes
     first; and the encoder and the tower around it give the new patches.
     """
     plain = copy.deepcopy(tiny_clip)

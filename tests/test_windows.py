@@ -11,7 +11,7 @@ PATCH = 2
 
 
 def encode(pixels):
-    """Tokens of patch and window: CLS is the mean colour, a patch adds its own."""
+    """Tokens of patch and window: CLS is the mean color, a patch adds its own."""
     patches = pixels.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).mean((-1, -2)).flatten(2).transpose(1, 2)
     cls = pixels.mean((2, 3))[:, None]
     tokens = torch.cat([cls, patches + 0.5 * cls], dim=1)
@@ -19,7 +19,7 @@ def encode(pixels):
 
 
 def slowly(pixels, side, step):
-    """One picture ``[3, H, W]``, patch by patch: every window that sees it, weighted by its distances."""
+    """One image ``[3, H, W]``, patch by patch: every window that sees it, weighted by its distances."""
     rows, columns = pixels.shape[1] // PATCH, pixels.shape[2] // PATCH
     height, width = min(side, rows), min(side, columns)
     sums, cls = torch.zeros(rows, columns, 3), torch.zeros(3)
@@ -51,8 +51,8 @@ def test_blending_is_the_weighted_mean_of_what_the_windows_say(seed, rows, colum
         return encode(crops)
 
     tokens = encode_in_windows(recording, pixels, patch=PATCH, side=side, step=step, most_tokens=most)
-    for picture in range(2):
-        torch.testing.assert_close(tokens[picture], slowly(pixels[picture], side, step), atol=1e-5, rtol=0)
+    for image in range(2):
+        torch.testing.assert_close(tokens[image], slowly(pixels[image], side, step), atol=1e-5, rtol=0)
     windows = len(window_starts(rows, side, step)) * len(window_starts(columns, side, step))
     assert sum(count for count, _ in sizes) == 2 * windows
     if windows > 1:
@@ -77,7 +77,7 @@ def test_places_by_hand():
 
 
 @pytest.mark.parametrize("side", [4, 5, 100])
-def test_one_window_is_the_picture_itself(side):
+def test_one_window_is_the_image_itself(side):
     pixels = torch.rand(2, 3, 4 * PATCH, 3 * PATCH, generator=torch.Generator().manual_seed(0))
     tokens = encode_in_windows(encode, pixels, patch=PATCH, side=side, step=1, most_tokens=1)
     assert torch.equal(tokens, encode(pixels))

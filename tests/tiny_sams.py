@@ -1,4 +1,4 @@
-"""Small segmenters with random weights, one of every family, and pictures with points to ask them."""
+"""Small segmentation models with random weights, one of every family, and images with points to ask them."""
 
 import re
 
@@ -180,24 +180,24 @@ BEFORE_5_20 = pytest.mark.skipif(
 NAMES = [pytest.param(name, marks=BEFORE_5_20 if name == "EdgeTamModel" else ()) for name in FAMILIES]
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth colours, as photographs have: noise of 5 x 7 places, enlarged."""
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth colors, as photographs have: noise of 5 x 7 places, enlarged."""
     places = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(seed))
     smooth = nn.functional.interpolate(places, (height, width), mode="bicubic").clamp(0, 1)
     return (255 * smooth[0].permute(1, 2, 0)).to(torch.uint8).numpy()
 
 
-def explained(*pictures: np.ndarray, maps: Tensor | None = None, texts: int = 3) -> Explanation:
-    """An explanation of these pictures by maps ``[T, h, w]``, by default random ones on 8 x 8 patches."""
+def explained(*images: np.ndarray, maps: Tensor | None = None, texts: int = 3) -> Explanation:
+    """An explanation of these images by maps ``[T, h, w]``, by default random ones on 8 x 8 patches."""
     if maps is None:
         maps = torch.randn(texts, 8, 8, generator=torch.Generator().manual_seed(1))
     return Explanation(
-        pictures=pictures,
+        images=images,
         texts=tuple(f"text {number}" for number in range(len(maps))),
         background=(),
-        operated=(maps,) * len(pictures),
-        plain=(maps,) * len(pictures),
-        scores=torch.zeros(len(pictures), len(maps)),
-        plain_scores=torch.zeros(len(pictures), len(maps)),
+        surgery_similarity=(maps,) * len(images),
+        plain_similarity=(maps,) * len(images),
+        scores=torch.zeros(len(images), len(maps)),
+        plain_scores=torch.zeros(len(images), len(maps)),
         settings=Settings(model="some/model", method="none", versions={}),
     )

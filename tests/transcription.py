@@ -58,7 +58,7 @@ def query_query_and_key_key(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor
     return torch.softmax(q @ q.mT * s, dim=-1) + torch.softmax(k @ k.mT * s, dim=-1)
 
 
-def key_key_of_neighbours(grid: tuple[int, int]) -> Weights:
+def key_key_of_neighbors(grid: tuple[int, int]) -> Weights:
     """softmax(k k' s + w), w = exp(-|distance|^2 / 50) between patches, 0 for what stands before them."""
 
     def weights(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
@@ -75,19 +75,19 @@ def key_key_of_neighbours(grid: tuple[int, int]) -> Weights:
 
 
 def mean_of_three_groupings(normed: Tensor) -> Weights:
-    """The mean of softmax(tau p p') over p = q, k, v, each grouped once; tau is each picture's own."""
+    """The mean of softmax(tau p p') over p = q, k, v, each grouped once; tau is each image's own."""
 
     def weights(q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
-        pictures = []
-        for index, picture in enumerate(normed):
-            tau = s * sum((token**2).sum().sqrt() for token in picture) / len(picture)
+        images = []
+        for index, image in enumerate(normed):
+            tau = s * sum((token**2).sum().sqrt() for token in image) / len(image)
             of_three = []
             for p in (q[index], k[index], v[index]):
                 p = unit(p)
                 p = unit(torch.softmax(tau * p @ p.mT, dim=-1) @ p)
                 of_three.append(torch.softmax(tau * p @ p.mT, dim=-1))
-            pictures.append((of_three[0] + of_three[1] + of_three[2]) / 3)
-        return torch.stack(pictures)
+            images.append((of_three[0] + of_three[1] + of_three[2]) / 3)
+        return torch.stack(images)
 
     return weights
 
@@ -96,12 +96,12 @@ def method_weights(name: str, normed: Tensor, grid: tuple[int, int]) -> Weights:
     """How much of each token's value goes into each token, by the method's name."""
     return {
         "clip_surgery": value_value,
-        "clip_surgery_normalised": unit_value_unit_value,
+        "clip_surgery_normalized": unit_value_unit_value,
         "gem": mean_of_three_groupings(normed),
         "maskclip": keep_value,
         "sclip": query_query_and_key_key,
         "clearclip": query_query,
-        "naclip": key_key_of_neighbours(grid),
+        "naclip": key_key_of_neighbors(grid),
     }[name]
 
 

@@ -1,4 +1,4 @@
-"""The CLIP that is trained, and what its training minimises."""
+"""The CLIP that is trained, and what its training minimizes."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def build_clip(tokenizer: CLIPTokenizer, *, size: int, patch: int, width: int, d
 
 
 def window_positions(positions: Tensor, count: int, rows: int, columns: int) -> Tensor:
-    """Positions of `count` pictures smaller than the native grid: each has a random window of it.
+    """Positions of `count` images smaller than the native grid: each has a random window of it.
 
-    Neighbouring patches stay neighbours in the grid, as in a large picture of which only a part is seen, so
-    that what is learnt on small pictures holds on large ones. Resized positions would move them apart.
+    Neighboring patches stay neighbors in the grid, as in a large image of which only a part is seen, so
+    that what is learnt on small images holds on large ones. Resized positions would move them apart.
 
     Args:
         positions: [N * N, C] of the native grid, in reading order.
         count: B.
-        rows: of the pictures' patch grid, N at most.
+        rows: of the images' patch grid, N at most.
         columns: likewise.
 
     Returns:
@@ -74,7 +74,7 @@ def window_positions(positions: Tensor, count: int, rows: int, columns: int) -> 
 
 
 def multi_positive(logits: Tensor, shown: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy of each shown word against the words not shown, averaged over a picture's words.
+    """Cross entropy of each shown word against the words not shown, averaged over an image's words.
 
     Args:
         logits: [B, C].
@@ -92,7 +92,7 @@ class TrainClip(lightning.LightningModule):
     """Training at image level only: nothing tells the model where an object is.
 
     Every word of the world has an anchor in the shared space, a free vector that is dropped after training.
-    Pictures are told apart by the anchors of the words they show, several of which may be shown; the text
+    Images are distinguished by the anchors of the words they show, several of which may be shown; the text
     tower learns to put every wording of a word onto its anchor. So neither tower waits for the other: a text
     tower that has learnt little yet is a poor teacher of a vision tower, and was what held it back. CLIP's
     own loss against the captions of the batch goes beside it, and is what joins several words in one text.
@@ -179,7 +179,7 @@ class TrainClip(lightning.LightningModule):
         concept = multi_positive(named, shown, weights) + 0.5 * multi_positive(
             named.T, shown.T, torch.ones_like(named[:, 0])
         )
-        # Pictures alone move the anchors; the texts follow.
+        # Images alone move the anchors; the texts follow.
         alike = words @ anchors.detach().T
         wording = F.cross_entropy(scale.detach() * alike, batch["meant"])
         distance = 1 - alike.gather(1, batch["meant"][:, None]).mean()

@@ -1,4 +1,4 @@
-"""Training batches of the drawn world: pictures, captions and which words each picture shows."""
+"""Training batches of the synthetic world: images, captions and which words each image shows."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from clip_surgery_hub.text.embedding import resolve_templates
 
 TEMPLATES = resolve_templates("paper")
 LEAST_VISIBLE = 0.01
-"""Share of the picture from which on an object counts as shown."""
+"""Share of the image from which on an object counts as shown."""
 WORDED = 64
-"""Words that a step says in a wording: all 243 would cost as much as small pictures do."""
+"""Words that a step says in a wording: all 243 would cost as much as small images do."""
 EMPTY = 0.03
-"""Share of captions that say nothing, so that the empty text comes to mean "any picture"."""
+"""Share of captions that say nothing, so that the empty text comes to mean "any image"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class Stage:
     Attributes:
         until: the share of all steps that ends it.
         world: what is drawn.
-        keep: the share of patches that a picture keeps, in (0, 1].
-        batch: pictures in a step.
+        keep: the share of patches that an image keeps, in (0, 1].
+        batch: images in a step.
     """
 
     until: float
@@ -49,7 +49,7 @@ class Stage:
 
 
 def words_of_the_world() -> tuple[str, ...]:
-    """All words that the concept loss tells apart: the objects', then the backgrounds'."""
+    """All words that the concept loss distinguishes: the objects', then the backgrounds'."""
     return (*load_sprites().concepts, *TRAINING)
 
 
@@ -61,13 +61,13 @@ def prompts(words: Sequence[str], rng: np.random.Generator) -> list[str]:
     ]
 
 
-def training_look(look: float = 1.0, *, colour: float, redraw: float, warp: float = 0.0) -> Variation:
+def training_look(look: float = 1.0, *, color: float, redraw: float, warp: float = 0.0) -> Variation:
     """How far objects depart from their icons; `look` 1 is all the way, 0 draws them as they are."""
     return Variation(
         rotation=25 * look,
         stretch=0.2 * look,
         warp=warp * look,
-        colour=colour * look,
+        color=color * look,
         redraw=redraw * look,
         blur=0.02 * look,
     )
@@ -80,7 +80,7 @@ def training_world(
     styles: tuple[str, ...] | None,
     variation: Variation,
 ) -> World:
-    """The world as training draws it: twins, overlaps, and backgrounds of turned colours among the named."""
+    """The world as training draws it: twins, overlaps, and backgrounds of turned colors among the named."""
     return World(
         size=(size, size),
         objects=objects,
@@ -94,11 +94,11 @@ def training_world(
 
 
 class SceneBatches(IterableDataset[dict[str, Tensor]]):
-    """Batches drawn from `(seed, number of the batch)`, so a resumed run goes on where it was.
+    """Batches drawn from `(seed, number of the batch)`, so a resumed run continues where it was.
 
     Yields dicts of `pixels` uint8 [B, 3, H, W], `captions` int64 [B / 4, L] of the first quarter of the
-    pictures (texts cost as much as pictures this small), `words` int64 [W, L'] (one prompt each of `WORDED`
-    words), `meant` int64 [W] (which words those are) and `shown` float32 [B, C]: 1 where the picture shows
+    images (texts cost as much as images this small), `words` int64 [W, L'] (one prompt each of `WORDED`
+    words), `meant` int64 [W] (which words those are) and `shown` float32 [B, C]: 1 where the image shows
     the word, 0 where not, -1 where hardly.
     """
 
@@ -127,7 +127,7 @@ class SceneBatches(IterableDataset[dict[str, Tensor]]):
     def _collate(self, scenes: list[Scene], rng: np.random.Generator) -> dict[str, Tensor]:
         captions = [self._caption(scene, rng) for scene in scenes[: len(scenes) // 4]]
         pixels = (
-            torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).contiguous()
+            torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).contiguous()
         )
         shown = objects_shown(scenes, self.words)
         for row, scene in enumerate(scenes):

@@ -3,11 +3,11 @@
     python training/evaluate.py src/clip_surgery_hub/assets/clip_vit_tiny.scenes
     python training/evaluate.py runs/without-noto --styles noto --backgrounds held-out
 
-Three objects of 30 to 50% of the side per picture, native size, all concepts as the class set, the paper's
+Three objects of 30 to 50% of the side per image, native size, all concepts as the class set, the paper's
 prompt ensemble. Every object with at least 30 visible pixels counts:
 
 - mSC: mean of the min-max map inside the object's mask minus outside of it, in percent, averaged over the
-  words of a picture, then over pictures.
+  words of an image, then over images.
 - mIoU: intersection over union of the map with the mask at the map's best threshold, in percent.
 - peak: share of maps whose highest pixel lies on the object, in percent.
 - mAP: mean over the words of the average precision of the image-level scores, in percent.
@@ -41,8 +41,8 @@ def draw(count: int, world: World) -> list[Scene]:
 
 
 def pixels_of(scenes: list[Scene], processor: CLIPImageProcessor) -> Tensor:
-    """Normalised pixels [B, 3, H, W]; the scenes have native size already."""
-    pixels = torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    """Normalized pixels [B, 3, H, W]; the scenes have native size already."""
+    pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 255
     mean, std = (
         torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std)
     )
@@ -75,7 +75,7 @@ def measure_scene(similarity: Tensor, scene: Scene, words: tuple[str, ...]) -> n
     `similarity` is [T, h, w], patches over `words`; only the maps of the scene's own words are made.
     """
     own = similarity[[words.index(word) for word in scene.words]]
-    height, width = scene.picture.shape[:2]
+    height, width = scene.image.shape[:2]
     (maps,) = similarity_map(own.flatten(1).T[None], (own.shape[1], own.shape[2]), (height, width))
     return np.array(measure_maps(maps, scene, scene.words)).reshape(-1, 3)
 
@@ -92,7 +92,7 @@ def on_unit_scale(scores: Tensor) -> Tensor:
 
 
 def average_precisions(scores: Tensor, shown: Tensor) -> Tensor:
-    """Average precision in [0, 1] of each word that any picture shows; scores and truth are [B, T]."""
+    """Average precision in [0, 1] of each word that any image shows; scores and truth are [B, T]."""
     columns = shown.any(0)
     precisions: Tensor = multilabel_average_precision(
         on_unit_scale(scores[:, columns]),
@@ -112,9 +112,9 @@ def evaluate(
     *,
     method: str,
     depth: int | None,
-    operated: bool,
+    with_surgery: bool,
 ) -> dict[str, float]:
-    """The four figures in percent; `operated`: with feature surgery, else plain cosine similarity."""
+    """The four figures in percent; `with_surgery`: with feature surgery, else plain cosine similarity."""
     words = load_sprites().concepts
     contrasts, overlaps, peaks, scores = [], [], [], []
     with surgery(model, method, depth):
@@ -123,7 +123,7 @@ def evaluate(
             batch = scenes[first : first + 50]
             pixels = pixels_of(batch, processor)
             tokens = tower.encode(pixels)
-            similarity = feature_surgery(tokens, texts) if operated else tokens @ texts.T
+            similarity = feature_surgery(tokens, texts) if with_surgery else tokens @ texts.T
             grid = tower.grid(*pixels.shape[2:])
             scores.append(similarity[:, 0])
             for scene, patches in zip(batch, similarity[:, 1:], strict=True):
@@ -165,9 +165,11 @@ def main() -> None:
     scenes = draw(options.scenes, World(size=(native, native), styles=styles, backgrounds=grounds))
     rows = {"raw CLIP": ("none", None, False), "feature surgery alone": ("none", None, True)}
     rows |= {f"surgery, depth {depth}": ("clip_surgery", depth, True) for depth in options.depths}
-    for name, (method, depth, operated) in rows.items():
-        figures = evaluate(model, processor, texts, scenes, method=method, depth=depth, operated=operated)
-        print(json.dumps({"reading": name, **figures}), flush=True)
+    for name, (method, depth, with_surgery) in rows.items():
+        figures = evaluate(
+            model, processor, texts, scenes, method=method, depth=depth, with_surgery=with_surgery
+        )
+        print(json.dumps({"variant": name, **figures}), flush=True)
 
 
 if __name__ == "__main__":

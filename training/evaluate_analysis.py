@@ -3,9 +3,9 @@
     python training/evaluate_analysis.py
     python training/evaluate_analysis.py runs/scenes --scenes 200
 
-Three objects of 30 to 50% of the side per picture, native size. Attention and cosines are averaged over
+Three objects of 30 to 50% of the side per image, native size. Attention and cosines are averaged over
 the deeper half of the blocks, then told block by block; the class set of the maps is all concepts, and
-objects of 30 visible pixels count. Each row has the mean over the pictures and the middle 95% of 2,000
+objects of 30 visible pixels count. Each row has the mean over the images and the middle 95% of 2,000
 bootstrap samples of them.
 """
 
@@ -22,7 +22,7 @@ from tasks.bootstrap import interval, ratio
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.analysis import attention_analysis, attention_averages, redundancy_analysis
 from clip_surgery_hub.analysis.attention_results import PARTS, AttentionAverages
-from clip_surgery_hub.analysis.redundancy_result import READINGS, RedundancyAnalysis
+from clip_surgery_hub.analysis.redundancy_result import VARIANTS, RedundancyAnalysis
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.scenes import Scene, World, load_sprites
 
@@ -43,7 +43,7 @@ def print_heading(name: str) -> None:
 
 
 def print_row(name: str, values: Sequence[float] | torch.Tensor | np.ndarray, digits: int) -> None:
-    """Mean of one value per picture, and the middle 95% of its bootstrap samples."""
+    """Mean of one value per image, and the middle 95% of its bootstrap samples."""
     exact = np.asarray(values, dtype=float)
     mean, low, high = interval(ratio(exact, np.ones_like(exact)), len(exact), RESAMPLES)
     print(f"| {name} | {mean:.{digits}f} | {low:.{digits}f} to {high:.{digits}f} |", flush=True)
@@ -57,7 +57,7 @@ def deeper_half(values: torch.Tensor) -> torch.Tensor:
 def attention_shares(averages: AttentionAverages) -> dict[str, dict[str, torch.Tensor]]:
     """Percent of the attention that lands on the same object, mean over the deeper half of the blocks.
 
-    With the patch itself and without, for each kind of attention: a value per picture, [P].
+    With the patch itself and without, for each kind of attention: a value per image, [P].
     """
     found = {}
     for heading, shares, evenly in (
@@ -93,14 +93,14 @@ def _on_minus_off(clip: CLIPSurgery, scene: Scene) -> dict[str, torch.Tensor]:
     """Mean cosine to CLS of patches on any object minus that of the others, by part and block `[L]`."""
     shown = scene.visible.any(0)
     row, column = np.argwhere(shown)[0]
-    found = attention_analysis(clip, scene.picture, point=(int(column), int(row)), mask=shown)
+    found = attention_analysis(clip, scene.image, point=(int(column), int(row)), mask=shown)
     assert found.coverage is not None
     on, off = found.coverage / found.coverage.sum(), (1 - found.coverage) / (1 - found.coverage).sum()
     return {part: (cosines * (on - off)).sum((1, 2)) for part, cosines in found.cosines_to_cls.items()}
 
 
 def print_blocks(averages: AttentionAverages) -> None:
-    """Attention on the same object and cosines to CLS, block by block, means over the pictures."""
+    """Attention on the same object and cosines to CLS, block by block, means over the images."""
     rows = {}
     for heading, shares in (
         ("{}, percent", averages.same_object),
@@ -118,27 +118,27 @@ def print_blocks(averages: AttentionAverages) -> None:
 
 
 def print_redundancy(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
-    pictures = [scene.picture for scene in scenes]
+    images = [scene.image for scene in scenes]
     masks = [
         {word: scene.mask(word) for word in scene.words if scene.mask(word).sum() >= LEAST_PIXELS}
         for scene in scenes
     ]
-    analysis = redundancy_analysis(clip, pictures, load_sprites().concepts, masks=masks)
+    analysis = redundancy_analysis(clip, images, load_sprites().concepts, masks=masks)
     print_heading("mSC, percent")
-    for reading in READINGS:
-        contrasts = [list(found.values()) for found in analysis.contrasts(reading) if found]
-        print_row(NAMES[reading], [np.mean(found) for found in contrasts], 1)
+    for variant in VARIANTS:
+        contrasts = [list(found.values()) for found in analysis.contrasts(variant) if found]
+        print_row(NAMES[variant], [np.mean(found) for found in contrasts], 1)
     for heading, against in (("other objects", True), ("the ground", False)):
         print_heading(f"heat on the text's object minus that on {heading}, percent")
-        for reading in READINGS:
-            values = _heat_on_own(analysis, reading, scenes, against_objects=against)
-            print_row(NAMES[reading], values, 1)
+        for variant in VARIANTS:
+            values = _heat_on_own(analysis, variant, scenes, against_objects=against)
+            print_row(NAMES[variant], values, 1)
     means = {
-        reading: [maps.mean(0) for maps in analysis.similarity(reading)]
-        for reading in ("raw", "architecture_surgery")
+        variant: [maps.mean(0) for maps in analysis.similarity(variant)]
+        for variant in ("raw", "architecture_surgery")
     }
     for heading, raw, read in (
-        ("the empty text's heat", analysis.plain_unrelated, analysis.read_unrelated),
+        ("the empty text's heat", analysis.original_unrelated, analysis.modified_unrelated),
         ("the heat of all words' mean map", means["raw"], means["architecture_surgery"]),
     ):
         print_heading(f"{heading} on objects minus that on the ground, percent")
@@ -149,34 +149,34 @@ def print_redundancy(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
                 values.append(100 * float(heat[shown].mean() - heat[~shown].mean()))
             print_row(name, values, 1)
     print_heading("resemblance to the empty text's map")
-    for reading in READINGS:
-        print_row(NAMES[reading], analysis.resemblance(reading).mean(1), 2)
+    for variant in VARIANTS:
+        print_row(NAMES[variant], analysis.resemblance(variant).mean(1), 2)
     print(f"| **energy common to all texts**, percent | {100 * analysis.redundancy:.0f} | |")
 
 
 def _heat(similarity: torch.Tensor, scene: Scene) -> np.ndarray:
     rows, columns = similarity.shape
-    height, width = scene.picture.shape[:2]
+    height, width = scene.image.shape[:2]
     return similarity_map(similarity.reshape(1, -1, 1), (rows, columns), (height, width))[0, 0].numpy()
 
 
 def _heat_on_own(
-    analysis: RedundancyAnalysis, reading: str, scenes: Sequence[Scene], *, against_objects: bool
+    analysis: RedundancyAnalysis, variant: str, scenes: Sequence[Scene], *, against_objects: bool
 ) -> list[float]:
-    """Mean over the texts of each picture that has something to compare with."""
+    """Mean over the texts of each image that has something to compare with."""
     assert analysis.masks is not None
-    pictures = []
-    similarities = analysis.similarity(reading)  # type: ignore[arg-type]
+    images = []
+    similarities = analysis.similarity(variant)  # type: ignore[arg-type]
     for maps, masks, scene in zip(similarities, analysis.masks, scenes, strict=True):
         shown, values = scene.visible.any(0), []
         for text, mask in masks.items():
-            heat = _heat(maps[analysis.read.texts.index(text)], scene)
+            heat = _heat(maps[analysis.modified.texts.index(text)], scene)
             rest = shown & ~mask if against_objects else ~shown
             if rest.any():
                 values.append(100 * float(heat[mask].mean() - heat[rest].mean()))
         if values:
-            pictures.append(float(np.mean(values)))
-    return pictures
+            images.append(float(np.mean(values)))
+    return images
 
 
 def main() -> None:
@@ -192,8 +192,8 @@ def main() -> None:
     side = clip.tower.native_size
     scenes = draw(options.scenes, World(size=(side, side)))
     print("| figure | mean | 95% interval |\n|---|---|---|")
-    pictures = [scene.picture for scene in scenes]
-    averages = attention_averages(clip, pictures, [scene.visible for scene in scenes])
+    images = [scene.image for scene in scenes]
+    averages = attention_averages(clip, images, [scene.visible for scene in scenes])
     print_attention(clip, scenes, averages)
     print_redundancy(clip, scenes)
     print_blocks(averages)

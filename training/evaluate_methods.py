@@ -1,9 +1,9 @@
-"""Measure every method at every task on the drawn scenes of three difficulties: a part of `docs/results.md`.
+"""Measure every method at every task on synthetic scenes of three difficulties: part of `docs/results.md`.
 
     python training/evaluate_methods.py --out runs/methods --page docs/results.md
     python training/evaluate_methods.py --out runs/methods --tasks explain --splits plain --limit 100
 
-Killed, the same command goes on where it was.
+Killed, the same command resumes where it was.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 from clip_surgery_hub import CLIPSurgery, remove_surgery
-from clip_surgery_hub.evaluate import TASKS, Evaluation, evaluate, get_task, open_dataset, readings_of
-from clip_surgery_hub.evaluate.report import figures_table
+from clip_surgery_hub.evaluate import TASKS, Evaluation, evaluate, get_task, open_dataset, variants_of
+from clip_surgery_hub.evaluate.report import metrics_table
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.sam.loading import load_sam
 
@@ -47,9 +47,9 @@ def main() -> None:
     for name in options.tasks:
         task = get_task(name)
         # The image-level embedding is the same under every method.
-        methods = ["clip_surgery"] if name == "recognise" else METHODS_OF
-        features = ["plain", "surgery"] if name == "recognise" else ["auto"]
-        readings = readings_of(
+        methods = ["clip_surgery"] if name == "recognize" else METHODS_OF
+        features = ["plain", "surgery"] if name == "recognize" else ["auto"]
+        variants = variants_of(
             methods, blocks=len(clip.tower.blocks), features=features, automatic=task.automatic
         )
         lines = [f"### {task.title}", "", task.about]
@@ -58,7 +58,7 @@ def main() -> None:
                 clip,
                 open_dataset("scenes", split=split),
                 task,
-                readings,
+                variants,
                 out=options.out / f"{name}_{split}",
                 limit=options.limit,
                 sam=sam if name == "interact" else None,
@@ -69,7 +69,7 @@ def main() -> None:
                 devices=1,
             )
             assert found is not None
-            lines += ["", f"**{split}**: {SPLITS[split]}. {told(found)}", "", figures_table(found)]
+            lines += ["", f"**{split}**: {SPLITS[split]}. {told(found)}", "", metrics_table(found)]
         sections.append("\n".join(lines))
         print(sections[-1], flush=True)
     if options.page:
@@ -78,9 +78,9 @@ def main() -> None:
 
 def told(found: Evaluation) -> str:
     """Which method is best by the task's figure, in a sentence."""
-    best = max(found.readings, key=lambda reading: found.of(reading)[found.task.figure].value)
-    figure = found.of(best)[found.task.figure]
-    return f"Best {found.task.figure}: {best.method} ({best.features} features), {figure.value:.1f}."
+    best = max(found.variants, key=lambda variant: found.of(variant)[found.task.primary_metric].value)
+    figure = found.of(best)[found.task.primary_metric]
+    return f"Best {found.task.primary_metric}: {best.method} ({best.features} features), {figure.value:.1f}."
 
 
 def put_into(page: Path, text: str) -> None:

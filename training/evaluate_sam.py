@@ -27,7 +27,7 @@ from torch import Tensor
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.results.explanation import Points
-from clip_surgery_hub.sam.backends import Ask, Sam, encode_picture
+from clip_surgery_hub.sam.backends import Ask, Sam, encode_image
 from clip_surgery_hub.sam.loading import load_sam
 from clip_surgery_hub.sam.masks import mask_agreement
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
@@ -63,7 +63,7 @@ def measure(ask: Ask, points: Points, mask: Tensor, heat: Tensor | None = None) 
 def with_true_points(sam: Sam, scenes: list[Scene], count: int) -> list[Row]:
     rows = []
     for number, scene in enumerate(scenes):
-        ask = encode_picture(sam, scene.picture)
+        ask = encode_image(sam, scene.image)
         for index, mask in enumerate(torch.from_numpy(scene.visible)):
             if int(mask.sum()) >= LEAST_PIXELS:
                 points = true_points(mask, count, (FIRST_SEED, number, index, count))
@@ -81,11 +81,11 @@ def with_clip(sam: Sam, clip: CLIPSurgery, scenes: list[Scene]) -> list[Row]:
         if not asked:
             continue
         explanation = clip.explain(
-            scene.picture,
+            scene.image,
             {word: embedded[word] for word in asked},
             background={word: embedded[word] for word in words if word not in asked},
         )
-        ask = encode_picture(sam, scene.picture)
+        ask = encode_image(sam, scene.image)
         for word, points, heat in zip(asked, explanation.points()[0], explanation.heatmaps()[0], strict=True):
             rows.append(measure(ask, points, masks[word], heat))
     return rows
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="a folder in the format of transformers, or the name of one")
     parser.add_argument("--clip", default="clip_vit_tiny.scenes")
     parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--side", type=int, default=112, help="of the pictures; the bundled SAM's own is 112")
+    parser.add_argument("--side", type=int, default=112, help="of the images; the bundled SAM's own is 112")
     parser.add_argument("--backgrounds", choices=["training", "held-out"], default="training")
     options = parser.parse_args()
 

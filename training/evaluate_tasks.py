@@ -6,7 +6,7 @@
 
 Fresh scenes of three objects of 30 to 50% of the side, native size, exact masks; objects of 30 visible pixels
 count. The class set is all concepts unless a figure says otherwise. Every figure comes with the middle 95% of
-what 1,000 bootstrap samples of the pictures give, seeded, so that a second run gives the same.
+what 1,000 bootstrap samples of the images give, seeded, so that a second run gives the same.
 """
 
 from __future__ import annotations

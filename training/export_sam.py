@@ -19,13 +19,11 @@ from sam_from_clip import MEAN, STD
 from transformers import SamConfig, SamImageProcessor, SamModel, SamProcessor
 
 CARD = Path(__file__).with_name("sam_card.md")
-BEGAN = (
-    "The picture encoder began as the vision blocks of a CLIP of the same world, everything else at random."
-)
-ON_SMALLER = "\nThat was on smaller pictures, which cost less; these steps went on from there."
+BEGAN = "The image encoder began as the vision blocks of a CLIP of the same world, everything else at random."
+ON_SMALLER = "\nThat was on smaller images, which cost less; these steps continued from there."
 
 
-def figures_table(rows: list[dict[str, object]]) -> str:
+def metrics_table(rows: list[dict[str, object]]) -> str:
     """What `evaluate_sam.py` printed as a table in markdown."""
     lines = ["| points | picked by its score | best of three | picked by the heatmap |", "|---|---|---|---|"]
     for row in rows:
@@ -78,7 +76,7 @@ def main() -> None:
         batch=settings["batch"],
         prompts=sum(group.prompts for group in GROUPS.values()),
         origin=BEGAN + ON_SMALLER if settings["start"] else BEGAN,
-        figures=figures_table(rows),
+        figures=metrics_table(rows),
     )
     (options.folder / "README.md").write_text(card)
     print(f"step {steps}: {parameters:,} parameters")

@@ -1,4 +1,4 @@
-"""Draw the sample pictures of the demo: from one seed, on backgrounds that training never used, not picked.
+"""Draw the sample images of the demo: from one seed, on backgrounds that training never used, not picked.
 
 python training/make_samples.py
 """
@@ -25,7 +25,7 @@ def sample_scene(index: int) -> Scene:
         scale=(0.35, 0.5),
         backgrounds=tuple(HELD_OUT),
         overlap=0.1,
-        variation=Variation(rotation=15, colour=0.1, blur=0.0),
+        variation=Variation(rotation=15, color=0.1, blur=0.0),
     )
     return draw_scene((SEED, index), world)
 
@@ -36,7 +36,7 @@ def main() -> None:
     for index in range(len(SIZES)):
         scene = sample_scene(index)
         name = f"scene_{index + 1}.png"
-        Image.fromarray(scene.picture).quantize(256, dither=Image.Dither.NONE).save(
+        Image.fromarray(scene.image).quantize(256, dither=Image.Dither.NONE).save(
             FOLDER / name, optimize=True
         )
         texts[name] = list(scene.words)

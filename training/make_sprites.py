@@ -1,4 +1,4 @@
-"""Render the sprite atlas of the drawn world, once, from three open icon sets.
+"""Render the sprite atlas of the synthetic world, once, from three open icon sets.
 
 The icons come from the npm packages `@iconify-json/noto` (Apache-2.0), `@iconify-json/fluent-emoji` (MIT)
 and `@iconify-json/fluent-emoji-flat` (MIT):
@@ -41,18 +41,18 @@ def icon_svg(icons: dict[str, Any], name: str) -> str:
 
 
 def render(svg: str) -> Image.Image:
-    """One icon, trimmed to what can be seen and fitted into a cell, aspect kept, centred."""
+    """One icon, trimmed to what can be seen and fitted into a cell, aspect kept, centered."""
     png = resvg_py.svg_to_bytes(svg_string=svg, width=RENDERED, height=RENDERED, skip_system_fonts=True)
-    picture = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
-    visible = np.asarray(picture)[..., 3] > 8
+    image = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    visible = np.asarray(image)[..., 3] > 8
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
-    picture = picture.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
-    factor = CELL / max(picture.size)
-    width, height = (max(1, round(side * factor)) for side in picture.size)
-    # Premultiplied, so that the colour hidden under transparent pixels does not bleed into the edge.
-    picture = picture.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
+    image = image.crop((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    factor = CELL / max(image.size)
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    # Premultiplied, so that the color hidden under transparent pixels does not bleed into the edge.
+    image = image.convert("RGBa").resize((width, height), Image.Resampling.LANCZOS).convert("RGBA")
     cell = Image.new("RGBA", (CELL, CELL))
-    cell.paste(picture, ((CELL - width) // 2, (CELL - height) // 2))
+    cell.paste(image, ((CELL - width) // 2, (CELL - height) // 2))
     return cell
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--concepts", type=Path, default=Path(__file__).with_name("concepts.tsv"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/clip_surgery_hub/assets")
     parser.add_argument(
-        "--quality", type=int, default=90, help="WebP quality of the colours (alpha is lossless)"
+        "--quality", type=int, default=90, help="WebP quality of the colors (alpha is lossless)"
     )
     options = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Muon in float32: `torch.optim.Muon` orthogonalises in bfloat16, which many processors only emulate."""
+"""Muon in float32: `torch.optim.Muon` orthogonalizes in bfloat16, which many processors only emulate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ fastest, and in five rounds brings all but the smallest between 0.7 and 1.2 inst
 ROUNDS = 5
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalized(matrices: Tensor) -> Tensor:
     """The matrices [K, M, N] with their singular values moved close to 1, by Newton-Schulz iteration."""
     if matrices.shape[1] > matrices.shape[2]:
-        return orthogonalised(matrices.mT).mT
+        return orthogonalized(matrices.mT).mT
     a, b, c = COEFFICIENTS
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ROUNDS):
@@ -26,7 +26,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps along the orthogonalised Nesterov momentum of each matrix, those of one shape all at once.
+    """Steps along the orthogonalized Nesterov momentum of each matrix, those of one shape all at once.
 
     Args:
         parameters: matrices only.
@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     shapes.setdefault(matrix.shape, []).append(matrix)
             for (rows, columns), matrices in shapes.items():
-                steps = orthogonalised(
+                steps = orthogonalized(
                     torch.stack([self._momentum(one, group["momentum"]) for one in matrices])
                 )
                 rate = group["lr"] * max(1.0, rows / columns) ** 0.5

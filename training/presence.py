@@ -1,4 +1,4 @@
-"""Measure ways to tell whether a text is in a picture at all, with nothing learnt from the user's data.
+"""Measure ways to tell whether a text is in an image at all, with nothing learnt from the user's data.
 
     python training/presence.py src/clip_surgery_hub/assets/clip_vit_tiny.scenes
 

@@ -1,4 +1,4 @@
-"""What the training of the small SAM minimises."""
+"""What the training of the small SAM minimizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import lightning
 import torch
 from muon import Muon
 from sam_data import GROUPS
-from sam_from_clip import normalised
+from sam_from_clip import normalized
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SamModel
@@ -42,13 +42,13 @@ def overlaps(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class TrainSam(lightning.LightningModule):
-    """Masks of whole objects from points; every picture is encoded once and asked many times.
+    """Masks of whole objects from points; every image is encoded once and asked many times.
 
     A scene is not ambiguous, so all three masks learn the same target, and the best of them once more, which
     lets them differ where a prompt is hard. The score learns the masks' actual overlap. Losses are taken at
-    the size of the picture, after the resize that comes before the cut at 0.
+    the size of the image, after the resize that comes before the cut at 0.
 
-    The blocks of the picture encoder, which begin trained, learn by Muon at a smaller rate than the matrices
+    The blocks of the image encoder, which begin trained, learn by Muon at a smaller rate than the matrices
     of the decoder, and everything else by AdamW. Rates warm up, hold, and fall to zero over the last part.
     """
 
@@ -96,7 +96,7 @@ class TrainSam(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> None:
         """One update from a batch of `PromptBatches`."""
-        embeddings = self.model.vision_encoder(normalised(batch["pixels"])).last_hidden_state
+        embeddings = self.model.vision_encoder(normalized(batch["pixels"])).last_hidden_state
         figures: dict[str, Tensor] = {}
         total = embeddings.new_zeros(())
         prompts = sum(group.prompts for group in GROUPS.values())

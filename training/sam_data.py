@@ -1,4 +1,4 @@
-"""Training batches for the small SAM: drawn scenes, each with many prompts of points and what they mean."""
+"""Training batches for the small SAM: synthetic scenes, each with many point prompts and what they mean."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from clip_surgery_hub.scenes import Scene, World, draw_scene
 LEAST_VISIBLE = 20
 """Pixels from which on an object is asked for."""
 OBLONG = 0.15
-"""Share of pictures that are not square and get a margin of the mean colour, as SAM pads them."""
-GREY = (124, 116, 104)
-"""The mean colour in bytes."""
+"""Share of images that are not square and get a margin of the mean color, as SAM pads them."""
+GRAY = (124, 116, 104)
+"""The mean color in bytes."""
 MOST = 8
 """How many points on the object, and how many off it, a prompt has at most."""
 FROM_CLIP = 0.3
@@ -28,7 +28,7 @@ FROM_CLIP = 0.3
 CELLS = (5, 7)
 """How many such cells there are along a side: half of the patches of a CLIP that reads 80 or 112 pixels."""
 ENLARGED = 0.25
-"""Share of square pictures that are drawn smaller and enlarged, as SAM does with small pictures."""
+"""Share of square images that are drawn smaller and enlarged, as SAM does with small images."""
 LEAST_DRAWN = 0.6
 """The smallest side of these, as a share of the size."""
 ASTRAY = 0.08
@@ -43,7 +43,7 @@ class Group:
     points that fill up shorter prompts, of whichever label, and would have to learn to overlook them.
 
     Attributes:
-        prompts: how many per picture.
+        prompts: how many per image.
         points: the numbers of points that are drawn from.
         single: ask for the single mask, not for the three.
     """
@@ -63,21 +63,21 @@ GROUPS = {
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A picture uint8 [S, S, 3] and its objects bool [K, S, S], all large enough to be asked for."""
+    """An image uint8 [S, S, 3] and its objects bool [K, S, S], all large enough to be asked for."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     objects: NDArray[np.bool_]
 
 
 def worlds_of_training(size: tuple[int, int]) -> tuple[World, World]:
     """The world as the last stages of the CLIP's training draw it, and that of the evaluation."""
-    look = training_look(colour=0.15, redraw=0.04)
+    look = training_look(color=0.15, redraw=0.04)
     trained = training_world(min(size), (1, 5), (0.1, 0.6), None, look)
     return replace(trained, size=size), World(size=size)
 
 
 class PromptBatches(IterableDataset[dict[str, Tensor]]):
-    """Batches drawn from `(seed, number of the batch)`, so a resumed run goes on where it was.
+    """Batches drawn from `(seed, number of the batch)`, so a resumed run continues where it was.
 
     Yields dicts of `pixels` uint8 [B, 3, S, S], `objects` bool [B, K, S, S], and for each group of `GROUPS`,
     of P prompts of N points: `NAME.points` float32 [B, P, N, 2], x and y, `NAME.labels` int64 [B, P, N], 1 on
@@ -113,7 +113,7 @@ class PromptBatches(IterableDataset[dict[str, Tensor]]):
         raise ValueError(f"no scene of {world} shows an object of {LEAST_VISIBLE} pixels")
 
     def _collate(self, shown: Sequence[Shown], rng: np.random.Generator) -> dict[str, Tensor]:
-        pixels = np.stack([one.picture for one in shown]).transpose(0, 3, 1, 2)
+        pixels = np.stack([one.image for one in shown]).transpose(0, 3, 1, 2)
         objects = np.zeros((len(shown), max(len(one.objects) for one in shown), self.side, self.side), bool)
         for row, one in zip(objects, shown, strict=True):
             row[: len(one.objects)] = one.objects
@@ -132,19 +132,19 @@ class PromptBatches(IterableDataset[dict[str, Tensor]]):
 
 
 def _padded(scene: Scene, large: NDArray[np.bool_], side: int) -> Shown:
-    height, width = scene.picture.shape[:2]
-    picture = np.empty((side, side, 3), np.uint8)
-    picture[:] = GREY
-    picture[:height, :width] = scene.picture
+    height, width = scene.image.shape[:2]
+    image = np.empty((side, side, 3), np.uint8)
+    image[:] = GRAY
+    image[:height, :width] = scene.image
     objects = np.zeros((int(large.sum()), side, side), bool)
     objects[:, :height, :width] = scene.visible[large]
-    return Shown(picture, objects)
+    return Shown(image, objects)
 
 
 def _enlarged(scene: Scene, large: NDArray[np.bool_], side: int) -> Shown:
-    picture = Image.fromarray(scene.picture).resize((side, side), Image.Resampling.BILINEAR)
-    places = (np.arange(side) * len(scene.picture)) // side
-    return Shown(np.array(picture), scene.visible[large][:, places[:, None], places])
+    image = Image.fromarray(scene.image).resize((side, side), Image.Resampling.BILINEAR)
+    places = (np.arange(side) * len(scene.image)) // side
+    return Shown(np.array(image), scene.visible[large][:, places[:, None], places])
 
 
 def prompts_of(
@@ -198,7 +198,7 @@ def _some(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDAr
 def _like_a_clip(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Middles of cells [2 * count, 2]: those nearest to a place about the object's middle, then others.
 
-    A CLIP knows an object's place to about a cell. Its points are a blob of neighbours, its points off the
+    A CLIP knows an object's place to about a cell. Its points are a blob of neighbors, its points off the
     object are anywhere else. Of those made with five cells on 80 pixels 70% of the former lie on the object,
     and none for 10% of the objects; of the first bundled CLIP's it was 69% and 13% (80 scenes).
     """
@@ -207,11 +207,11 @@ def _like_a_clip(mask: NDArray[np.bool_], count: int, rng: np.random.Generator) 
     middles = (np.arange(cells) * side + side // 2).astype(np.float32)
     places = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)  # [cells^2, 2], x and y
     rows, columns = np.nonzero(mask)
-    centre = np.array([columns.mean(), rows.mean()]) + rng.normal(0, side / 4, 2)
+    center = np.array([columns.mean(), rows.mean()]) + rng.normal(0, side / 4, 2)
     whole = cells * side
     share = mask[:whole, :whole].reshape(cells, side, cells, side).mean((1, 3)).flatten()
     # Nearness first, then how much of the object the cell shows, and noise that makes blobs of any shape.
-    merit = share - np.square(places - centre).sum(1) / (2 * side) ** 2 + rng.normal(0, 0.1, len(places))
+    merit = share - np.square(places - center).sum(1) / (2 * side) ** 2 + rng.normal(0, 0.1, len(places))
     order = np.argsort(-merit)
     on, rest = order[:count], order[count:]
     off = rest[np.argsort(share[rest].round(1) + 0.05 * rng.random(len(rest)))[:count]]

@@ -1,4 +1,4 @@
-"""A SAM whose picture encoder begins as the vision blocks of a trained CLIP, or that of a smaller SAM.
+"""A SAM whose image encoder begins as the vision blocks of a trained CLIP, or that of a smaller SAM.
 
 Both towers are made of the same blocks, so the blocks are copied. What SAM lacks is replaced: the norm before
 the first block by the linear map of pixels and position that comes closest to it, and CLS by nothing. Prompt
@@ -20,23 +20,23 @@ from transformers.models.sam.modeling_sam import SamAttention, SamVisionEncoder
 
 from clip_surgery_hub.scenes import draw_scene
 
-Colours: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+Colors: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""The colours of published SAMs: code that knows only those, not this one's processor, is right as well."""
+"""The colors of published SAMs: code that knows only those, not this one's processor, is right as well."""
 FIT_SCENES = 400
 SHARPNESS = 1.5
 """How much larger than usual the shared first projections of queries and keys are."""
 
 
-def normalised(pixels: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Tensor:
-    """Pictures uint8 [B, 3, H, W] as float32 of mean 0 and deviation 1 per colour."""
+def normalized(pixels: Tensor, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> Tensor:
+    """Images uint8 [B, 3, H, W] as float32 of mean 0 and deviation 1 per color."""
     middle, spread = (pixels.new_tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
     return (pixels.float() / 255 - middle) / spread
 
 
 def sam_config(clip: Any, *, channels: int, heads: int) -> SamConfig:
-    """Blocks like the CLIP's, every one looking at the whole picture; a small prompt encoder and decoder."""
+    """Blocks like the CLIP's, every one looking at the whole image; a small prompt encoder and decoder."""
     theirs = clip.config
     place = {"image_size": theirs.image_size, "patch_size": theirs.patch_size}
     vision = place | {
@@ -63,18 +63,18 @@ def sam_config(clip: Any, *, channels: int, heads: int) -> SamConfig:
 
 def build_sam(folder: Path, *, channels: int = 128, heads: int = 4) -> SamModel:
     """A SAM to be trained, from the CLIP in `folder`; everything random comes from torch's generator."""
-    clip, colours = _vision_tower(folder)
+    clip, colors = _vision_tower(folder)
     config = sam_config(clip, channels=channels, heads=heads)
     # For sequences this short eager attention has the fastest backward pass.
     model = SamModel._from_config(config, attn_implementation="eager")
     _begin_decoder(model)
     _copy_blocks(model.vision_encoder, clip)
-    _fit_stem(model.vision_encoder, clip, colours, some_pictures(FIT_SCENES, config.vision_config.image_size))
+    _fit_stem(model.vision_encoder, clip, colors, some_images(FIT_SCENES, config.vision_config.image_size))
     return model
 
 
 def grow_sam(folder: Path, side: int) -> SamModel:
-    """The trained SAM in `folder` for pictures of another side: its positions resized, all else as it is."""
+    """The trained SAM in `folder` for images of another side: its positions resized, all else as it is."""
     small = SamModel.from_pretrained(folder, dtype=torch.float32)
     config = SamConfig.from_pretrained(folder)
     config.dtype = None  # that of the file; training is in float32
@@ -92,21 +92,21 @@ def grow_sam(folder: Path, side: int) -> SamModel:
     return model
 
 
-def some_pictures(count: int, side: int, first: int = 0) -> Tensor:
-    """Pictures of scenes as training draws them, uint8 [count, 3, side, side]."""
-    world = training_world(side, (1, 5), (0.1, 0.6), None, training_look(colour=0.15, redraw=0.04))
-    drawn = [draw_scene((0, 0, first + index), world).picture for index in range(count)]
+def some_images(count: int, side: int, first: int = 0) -> Tensor:
+    """Images of scenes as training draws them, uint8 [count, 3, side, side]."""
+    world = training_world(side, (1, 5), (0.1, 0.6), None, training_look(color=0.15, redraw=0.04))
+    drawn = [draw_scene((0, 0, first + index), world).image for index in range(count)]
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
 
 
 @torch.inference_mode()
 def closeness(model: SamModel, folder: Path, count: int = 100) -> float:
     """Mean cosine between what the blocks make of a patch in this SAM and in the CLIP that it began from."""
-    clip, colours = _vision_tower(folder)
-    pixels = some_pictures(count, clip.config.image_size, first=FIT_SCENES)
-    theirs = clip(normalised(pixels, *colours)).last_hidden_state[:, 1:]
+    clip, colors = _vision_tower(folder)
+    pixels = some_images(count, clip.config.image_size, first=FIT_SCENES)
+    theirs = clip(normalized(pixels, *colors)).last_hidden_state[:, 1:]
     encoder = model.vision_encoder
-    ours = encoder.patch_embed(normalised(pixels)) + encoder.pos_embed
+    ours = encoder.patch_embed(normalized(pixels)) + encoder.pos_embed
     for block in encoder.layers:
         ours = block(ours)
     return float(F.cosine_similarity(ours.flatten(1, 2), theirs, dim=-1).mean())
@@ -134,19 +134,19 @@ def _copy_blocks(encoder: SamVisionEncoder, clip: Any) -> None:
 def _fit_stem(
     encoder: SamVisionEncoder,
     clip: Any,
-    colours: Colours,
+    colors: Colors,
     pixels: Tensor,
 ) -> None:
     """Patch and position embeddings such that their sum comes closest to the CLIP's normed embeddings.
 
     With x [N, P, 3 * patch^2] the pixels of the patches, y [N, P, C] what the CLIP's first block gets, and
-    means over pictures at each place p, the least squares solution is W = argmin |(y - mean y) - W (x - mean
+    means over images at each place p, the least squares solution is W = argmin |(y - mean y) - W (x - mean
     x)|^2 and position p = mean y_p - W mean x_p, which needs no bias.
     """
-    y = clip.pre_layrnorm(clip.embeddings(normalised(pixels, *colours)))[:, 1:].double()
+    y = clip.pre_layrnorm(clip.embeddings(normalized(pixels, *colors)))[:, 1:].double()
     convolution = encoder.patch_embed.projection
     side = clip.config.patch_size
-    x = F.unfold(normalised(pixels), side, stride=side).mT.double()  # in the order of a kernel's weights
+    x = F.unfold(normalized(pixels), side, stride=side).mT.double()  # in the order of a kernel's weights
     x_mean, y_mean = x.mean(0), y.mean(0)
     x_rest, y_rest = (x - x_mean).flatten(0, 1), (y - y_mean).flatten(0, 1)
     gram = x_rest.T @ x_rest
@@ -162,7 +162,7 @@ def _begin_decoder(model: SamModel) -> None:
     """Random weights of the usual sizes, in place of those that `transformers` gives before loading.
 
     Position frequencies have deviation 1: one cell of the grid is then about as far as two places can be
-    alike. Queries and keys between points and picture begin with the same projection, so that from the first
+    alike. Queries and keys between points and image begin with the same projection, so that from the first
     step a point looks at its own place, and a place at the points that are near.
     """
     for part in (model.vision_encoder.neck, model.prompt_encoder, model.mask_decoder):
@@ -180,8 +180,8 @@ def _begin_decoder(model: SamModel) -> None:
             module.k_proj.weight.copy_(module.q_proj.weight)
 
 
-def _vision_tower(folder: Path) -> tuple[Any, Colours]:
-    """The CLIP's vision tower, and mean and deviation of the colours that it takes."""
+def _vision_tower(folder: Path) -> tuple[Any, Colors]:
+    """The CLIP's vision tower, and mean and deviation of the colors that it takes."""
     processor = CLIPImageProcessor.from_pretrained(folder)
     clip = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     return clip.vision_model, (tuple(processor.image_mean), tuple(processor.image_std))

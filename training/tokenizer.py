@@ -19,7 +19,7 @@ def learn_tokenizer(texts: Iterable[str], *, vocabulary: int, context: int) -> C
 
     The alphabet holds every byte, alone and at a word's end, so that any text at all can be encoded.
     """
-    rules = CLIPTokenizer()  # for its normaliser and its way to cut words
+    rules = CLIPTokenizer()  # for its normalizer and its way to cut words
     learner = Tokenizer(BPE(end_of_word_suffix="</w>"))
     learner.normalizer = rules.backend_tokenizer.normalizer
     learner.pre_tokenizer = rules.backend_tokenizer.pre_tokenizer

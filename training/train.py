@@ -1,4 +1,4 @@
-"""Train the bundled CLIP on the drawn world: one command, any accelerator, goes on where it was stopped.
+"""Train the bundled CLIP on the synthetic world: one command, any accelerator, resumes where it was stopped.
 
     python training/train.py --out runs/scenes
     python training/train.py --out runs/without-noto --leave-out noto
@@ -50,7 +50,7 @@ def parse() -> argparse.Namespace:
         "--decay", type=float, default=0.6, help="share of steps over which the rate falls to zero"
     )
     parser.add_argument("--redraw", type=float, default=0.1)
-    parser.add_argument("--colour", type=float, default=0.15)
+    parser.add_argument("--color", type=float, default=0.15)
     parser.add_argument("--warp", type=float, default=0.08)
     parser.add_argument("--leave-out", default=None, help="a drawing style that training never sees")
     parser.add_argument("--seed", type=int, default=1)
@@ -75,9 +75,9 @@ def parse() -> argparse.Namespace:
 
 
 def stages_of(options: argparse.Namespace) -> list[Stage]:
-    """From one large object on a small picture to the whole world at native size.
+    """From one large object on a small image to the whole world at native size.
 
-    Objects keep about the same size in pixels while the pictures grow, and small pictures have a window of
+    Objects keep about the same size in pixels while the images grow, and small images have a window of
     the native positions, so what was learnt stays of use. In the last stages but one a random share of the
     patches is dropped, which makes a step cheaper.
     """
@@ -93,9 +93,9 @@ def stages_of(options: argparse.Namespace) -> list[Stage]:
         keep: float = 1.0,
         look: float = 1.0,
     ) -> Stage:
-        variation = training_look(look, colour=options.colour, redraw=options.redraw, warp=options.warp)
+        variation = training_look(look, color=options.color, redraw=options.redraw, warp=options.warp)
         world = training_world(size, objects, scale, styles, variation)
-        # Pictures of one object are small and cost little.
+        # Images of one object are small and cost little.
         batch = 2 * options.batch if objects == (1, 1) else options.batch
         return Stage(until=until, world=world, keep=keep, batch=batch)
 
@@ -151,7 +151,7 @@ def main() -> None:
     loader = DataLoader(batches, batch_size=None, num_workers=options.workers, prefetch_factor=6)
     trainer = lightning.Trainer(
         max_steps=2 * options.steps,
-        max_epochs=-1,  # so that a run that came to its end can be gone on with by more steps
+        max_epochs=-1,  # so that a run that came to its end can be resumed by more steps
         precision=options.precision,
         logger=CSVLogger(options.out, name="", version="log", flush_logs_every_n_steps=20),
         log_every_n_steps=20,

@@ -1,4 +1,4 @@
-"""Train the bundled SAM on the drawn world: one command, goes on where it was stopped.
+"""Train the bundled SAM on the synthetic world: one command, resumes where it was stopped.
 
     python training/train_sam.py --out runs/small
     python training/export_sam.py runs/small runs/small/sam
@@ -7,7 +7,7 @@
     python training/evaluate_sam.py src/clip_surgery_hub/assets/sam_tiny.scenes
 
 It begins with the blocks of a trained CLIP (`--clip`), at that one's size, or with a SAM that was trained on
-smaller pictures (`--start`, `--size`), where a step costs less. The same command continues a stopped run from
+smaller images (`--start`, `--size`), where a step costs less. The same command continues a stopped run from
 its last checkpoint, which is written every 100 steps; with other `--steps` than before the rates fall to zero
 sooner or later. Everything is drawn from `--seed`.
 """
@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, default=None, help="a trained SAM, instead of --clip")
     parser.add_argument("--size", type=int, default=112, help="side in pixels of what begins with --start")
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=24, help="pictures per step")
+    parser.add_argument("--batch", type=int, default=24, help="images per step")
     parser.add_argument("--channels", type=int, default=128, help="width of prompts and decoder")
     parser.add_argument("--heads", type=int, default=4, help="of the decoder's attention")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="of AdamW")

@@ -4,7 +4,7 @@
     python training/trials.py --leave-out noto --depth 8 --steps 348 145
 
 A trial learns from the loss over words alone: the words' anchors stand for texts, and there is no text tower.
-First come pictures of one object on a small grid, then scenes at native size, so many steps of each; for a
+First come images of one object on a small grid, then scenes at native size, so many steps of each; for a
 fair comparison a tower that costs half takes twice as many. One line of JSON says how it names and finds
 objects of its own styles and of the style left out; the figures are those of `evaluate.py`, with anchors as
 texts.
@@ -31,7 +31,7 @@ from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 
 BATCH = {True: 256, False: 128}
-"""Pictures of one object in a step, and scenes of several."""
+"""Images of one object in a step, and scenes of several."""
 
 
 def parse() -> argparse.Namespace:
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--redraw", type=float, default=0.04)
-    parser.add_argument("--colour", type=float, default=0.15)
+    parser.add_argument("--color", type=float, default=0.15)
     parser.add_argument("--warp", type=float, default=0.0)
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
@@ -61,7 +61,7 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
         tokenizer, size=options.size, patch=options.patch, width=options.width, depth=options.depth
     )
     task = TrainClip(model, [], steps=1)
-    look = training_look(colour=options.colour, redraw=options.redraw, warp=options.warp)
+    look = training_look(color=options.color, redraw=options.redraw, warp=options.warp)
     small = round(0.4 * options.size / options.patch) * options.patch
     single = training_world(small, (1, 1), (0.6, 1.0), styles, look)
     several = training_world(options.size, (1, 5), (0.2, 0.6), styles, look)
@@ -72,7 +72,7 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
         scenes = [
             draw_scene((options.seed, step, index), single if one else several) for index in range(BATCH[one])
         ]
-        pixels = torch.from_numpy(np.stack([scene.picture for scene in scenes])).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2)
         image = task.encode_image(pixels, keep=1.0 if one else 0.7)
         anchors = F.normalize(task.anchors[: task.concepts], dim=-1)
         named = model.logit_scale.exp() * image @ anchors.T
@@ -106,7 +106,7 @@ def measure(task: TrainClip, options: argparse.Namespace, styles: tuple[str, ...
         scenes,
         method="clip_surgery",
         depth=METHODS["clip_surgery"].resolve_depth(None, options.depth),
-        operated=True,
+        with_surgery=True,
     )
     alone = draw(options.scenes, World(size=(side, side), styles=styles, objects=(1, 1), scale=(0.4, 0.6)))
     image = model.get_image_features(pixels_of(alone, processor)).pooler_output

@@ -1,4 +1,4 @@
-"""Where in this picture does CLIP see that? CLIP Surgery for the CLIP models of transformers.
+"""Where in this image does CLIP see that? CLIP Surgery for the CLIP models of transformers.
 
 The public names are loaded when they are first asked for, so that ``import clip_surgery_hub`` costs
 nothing and the command line can answer ``--help`` without loading torch.

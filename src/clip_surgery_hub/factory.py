@@ -34,7 +34,7 @@ def create_model(
             architectures need no network then, but have no tokenizer: give embeddings in place of texts.
         method: how the vision tower is read, see `clip_surgery_hub.methods.METHODS`; None: as the checkpoint
             was saved, else "clip_surgery".
-        depth: how many of the last blocks are operated; None: the method's own depth.
+        depth: how many of the last blocks are modified; None: the method's own depth.
         device: None: where `CLIPSurgery.from_pretrained` would put it.
         dtype: None: float32.
         revision: branch, tag or commit of a hub id; None: the one of the entry (`Entry.revision`).
@@ -58,7 +58,7 @@ def create_model(
         parts.model.eval(),
         name=name,
         tokenizer=parts.tokenizer,
-        normalisation=parts.normalisation,
+        normalization=parts.normalization,
         method="clip_surgery" if method is None else method,
         depth=depth,
         device=device,
@@ -87,10 +87,10 @@ def build_model(entry: Entry) -> nn.Module:
 def _untrained(name: str, revision: str | None) -> Checkpoint:
     """The checkpoint with random weights: from the configuration of its entry, else from its files."""
     from clip_surgery_hub.checkpoints import Checkpoint, load_checkpoint
-    from clip_surgery_hub.images.image_transform import Normalisation
+    from clip_surgery_hub.images.image_transform import Normalization
 
     entry = MODELS.get(name)
     if entry is None or entry.config is None:
         found = load_checkpoint(resolve(name), revision=revision)
         return replace(found, model=type(found.model)(found.model.config), known_words=None)
-    return Checkpoint(build_model(entry), None, Normalisation(entry.mean, entry.std), None)
+    return Checkpoint(build_model(entry), None, Normalization(entry.mean, entry.std), None)

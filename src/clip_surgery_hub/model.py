@@ -1,4 +1,4 @@
-"""CLIPSurgery: a checkpoint, its surgery and its text tower; pictures and texts in, an `Explanation` out."""
+"""CLIPSurgery: a checkpoint, its surgery and its text tower; images and texts in, an `Explanation` out."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS
 from clip_surgery_hub.checkpoints.saving import push, save
 from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.hub import known_activation, pinned_revision, resolve
-from clip_surgery_hub.images.encoding import EncodedImages, encode_pictures
-from clip_surgery_hub.images.image_transform import Normalisation, picture_size
-from clip_surgery_hub.images.loading import load_pictures
+from clip_surgery_hub.images.encoding import EncodedImages, encode_images
+from clip_surgery_hub.images.image_transform import Normalization, image_size
+from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.images.windows import window_cells
 from clip_surgery_hub.results.explanation import Explanation
-from clip_surgery_hub.results.query import Question
+from clip_surgery_hub.results.query import TextQuery
 from clip_surgery_hub.results.sentence import SentenceExplanation, explain_sentence, read_caption
 from clip_surgery_hub.results.settings import Settings
 from clip_surgery_hub.text.cache import EmbeddingCache
@@ -44,16 +44,16 @@ class CLIPSurgery:
     """A CLIP whose vision tower is read by surgery, with the text tower that asks it.
 
     Args:
-        model: a CLIP of `transformers`, or its vision model; it is operated on in place, set to eval mode and
+        model: a CLIP of `transformers`, or its vision model; it is modified in place, set to eval mode and
             moved to ``device``.
         name: what results call it.
         tokenizer: of `transformers`, or None: then texts must be given as embeddings.
-        normalisation: what the checkpoint's image processor does to pictures, or None: then only pixel values
+        normalization: what the checkpoint's image processor does to images, or None: then only pixel values
             can be encoded.
         known_words: the words a small model was trained on, for a warning about others; None: no warning.
-        companions: small files of the checkpoint, by name, that are saved with it as they are.
+        sidecar_files: small files of the checkpoint, by name, that are saved with it as they are.
         method: how the vision tower is read, see `clip_surgery_hub.methods.METHODS`; "none" is raw CLIP.
-        depth: how many of the last blocks are operated on; None: the method's own depth.
+        depth: how many of the last blocks are modified; None: the method's own depth.
         device: None: a GPU of NVIDIA's kind where there is one, else the CPU.
         interpolation: how position embeddings are resized, "bilinear" (as published) or "bicubic". No weight
             is written to.
@@ -70,9 +70,9 @@ class CLIPSurgery:
         *,
         name: str = "",
         tokenizer: Any = None,
-        normalisation: Normalisation | None = None,
+        normalization: Normalization | None = None,
         known_words: frozenset[str] | None = None,
-        companions: Mapping[str, bytes] = MappingProxyType({}),
+        sidecar_files: Mapping[str, bytes] = MappingProxyType({}),
         method: str = "clip_surgery",
         depth: int | None = None,
         device: str | torch.device | None = None,
@@ -85,9 +85,9 @@ class CLIPSurgery:
         self.tower = find_tower(self.model)
         self.name = name or type(model).__name__
         self.tokenizer = tokenizer
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.known_words = known_words
-        self.companions = dict(companions)
+        self.sidecar_files = dict(sidecar_files)
         self.interpolation = cast(Literal["bilinear", "bicubic"], interpolation)
         self.cache = EmbeddingCache()
         self._warned_words: set[str] = set()
@@ -134,9 +134,9 @@ class CLIPSurgery:
             checkpoint.model,
             name=name,
             tokenizer=checkpoint.tokenizer,
-            normalisation=checkpoint.normalisation,
+            normalization=checkpoint.normalization,
             known_words=checkpoint.known_words,
-            companions=checkpoint.companions,
+            sidecar_files=checkpoint.sidecar_files,
             method=surgery.method,
             depth=surgery.depth,
             device=device,
@@ -222,7 +222,7 @@ class CLIPSurgery:
         window: int | None = None,
         stride: int | None = None,
     ) -> Explanation:
-        """Where in each picture each text is.
+        """Where in each image each text is.
 
         Args:
             images: whatever :meth:`encode` takes, or what it returned.
@@ -241,17 +241,17 @@ class CLIPSurgery:
             An :class:`Explanation`, all tensors float32 on the CPU.
 
         Raises:
-            PictureError: an image cannot be read; the message is one line.
+            ImageError: an image cannot be read; the message is one line.
             ValueError: for no text, or settings that contradict each other.
         """
-        question = self.question(texts, background=background, redundant=redundant)
+        query = self.text_query(texts, background=background, redundant=redundant)
         encoded = self._encoded(images, size=size, max_side=max_side, window=window, stride=stride)
-        return question.answer(encoded)
+        return query.explain(encoded)
 
-    def question(
+    def text_query(
         self, texts: Texts, *, background: Texts = (), redundant: Redundant | Tensor = "auto"
-    ) -> Question:
-        """Texts ready to be asked of many pictures: ``clip.question(texts).answer(clip.encode(images))``.
+    ) -> TextQuery:
+        """Texts ready to be asked of many images: ``clip.text_query(texts).explain(clip.encode(images))``.
 
         Args:
             texts: see :meth:`explain`.
@@ -267,7 +267,7 @@ class CLIPSurgery:
         class_set = torch.cat([embeds, other_embeds])
         given = isinstance(texts, Mapping)
         presence_texts, presence_reference = (None, None) if given else self._presence_embeds(names)
-        return Question(
+        return TextQuery(
             texts=names,
             background=others,
             class_set=class_set,
@@ -281,16 +281,16 @@ class CLIPSurgery:
     def sentence(
         self, image: Any, caption: str, *, size: int | None = None, max_side: int | None = None
     ) -> SentenceExplanation:
-        """Which words of a caption one picture answers to, and where (the paper's multimodal visualization).
+        """Which words of a caption one image responds to, and where (the paper's multimodal visualization).
 
         Args:
-            image: one picture, or one that :meth:`encode` returned.
+            image: one image, or one that :meth:`encode` returned.
             caption: a sentence or more, in whole within the text tower's context.
             size: see :meth:`encode`.
             max_side: see :meth:`encode`.
 
         Raises:
-            PictureError: the image cannot be read.
+            ImageError: the image cannot be read.
             TypeError, ValueError: what :func:`~clip_surgery_hub.results.sentence.read_caption` refuses.
         """
         read = read_caption(self.model, self.tokenizer, caption)
@@ -307,39 +307,38 @@ class CLIPSurgery:
         window: int | None = None,
         stride: int | None = None,
     ) -> EncodedImages:
-        """Encode pictures once, to :meth:`explain` them many times.
+        """Encode images once, to :meth:`explain` them many times.
 
         Args:
-            images: one picture or many of any sizes: paths, PIL pictures, arrays ``[H, W, 3]`` or tensors
-                ``[3, H, W]`` (uint8, uint16, or floats in [0, 1]); see `pictures.load_picture`.
+            images: one image or many of any sizes: paths, PIL images, arrays ``[H, W, 3]`` or tensors
+                ``[3, H, W]`` (uint8, uint16, or floats in [0, 1]); see `images.load_image`.
             size: the short side in pixels; None: the checkpoint's own. The aspect is kept, both sides are
                 rounded to whole patches, nothing is cropped.
             max_side: the longest side in pixels; None: 4 x ``size``.
-            window: side of a window in pixels that slides over the picture, for pictures larger than the
-                checkpoint was trained on; None: the picture at once.
+            window: side of a window in pixels that slides over the image, for images larger than the
+                checkpoint was trained on; None: the image at once.
             stride: step of the window in pixels; None: half of the window.
 
         Raises:
-            PictureError: an image cannot be read.
+            ImageError: an image cannot be read.
             ValueError: settings that contradict each other, or a checkpoint without image processor file.
         """
-        normalisation = self.known_normalisation
+        normalization = self.known_normalization
         if stride is not None and window is None:
             raise ValueError(
                 f"stride={stride} needs a window; give its side in pixels as window= (--window)."
             )
         patch, short = self.tower.patch_size, self.tower.native_size if size is None else size
         cells = None if window is None else window_cells(window, stride, patch=patch)
-        pictures = load_pictures(images)
+        images = load_images(images)
         sizes = [
-            picture_size(one.height, one.width, size=short, max_side=max_side, patch=patch)
-            for one in pictures
+            image_size(one.height, one.width, size=short, max_side=max_side, patch=patch) for one in images
         ]
-        tokens = encode_pictures(
-            self.encode_image, pictures, sizes, normalisation=normalisation, patch=patch, window=cells
+        tokens = encode_images(
+            self.encode_image, images, sizes, normalization=normalization, patch=patch, window=cells
         )
         return EncodedImages(
-            pictures=tuple(map(np.asarray, pictures)),
+            images=tuple(map(np.asarray, images)),
             tokens=tuple(tokens),
             grids=tuple((height // patch, width // patch) for height, width in sizes),
             settings=self.settings(size=size, max_side=max_side, window=window, stride=stride),
@@ -350,7 +349,7 @@ class CLIPSurgery:
         """Unit length tokens of pixels: CLS of CLIP itself, patches as the method reads them.
 
         Args:
-            pixel_values: ``[B, 3, H, W]``, normalised as the checkpoint wants it, at least a patch in size.
+            pixel_values: ``[B, 3, H, W]``, normalized as the checkpoint wants it, at least a patch in size.
 
         Returns:
             ``[B, 1+N, C]``, CLS first, float32 on the CPU, detached. N = h * w in reading order, where
@@ -408,28 +407,28 @@ class CLIPSurgery:
         check_texts(self.model, self.tokenizer, list(texts))
 
     @property
-    def known_normalisation(self) -> Normalisation:
-        """:attr:`normalisation`, where there is one.
+    def known_normalization(self) -> Normalization:
+        """:attr:`normalization`, where there is one.
 
         Raises:
             ValueError: where there is none.
         """
-        if self.normalisation is None:
+        if self.normalization is None:
             raise ValueError(
-                f"{self.name} has no image processor file (preprocessor_config.json) that tells how pictures "
-                "are normalised; add it, or normalise them yourself and call encode_image."
+                f"{self.name} has no image processor file (preprocessor_config.json) that tells how images "
+                "are normalized; add it, or normalize them yourself and call encode_image."
             )
-        return self.normalisation
+        return self.normalization
 
     @property
     def method(self) -> str:
         """Name of the method the vision tower is read by; "none" is raw CLIP."""
-        return "none" if self.tower.operation is None else self.tower.operation.method.name
+        return "none" if self.tower.surgery is None else self.tower.surgery.method.name
 
     @property
     def depth(self) -> int:
-        """How many of the last blocks are operated on; 0 for the method "none"."""
-        return 0 if self.tower.operation is None else self.tower.operation.depth
+        """How many of the last blocks are modified; 0 for the method "none"."""
+        return 0 if self.tower.surgery is None else self.tower.surgery.depth
 
     @property
     def device(self) -> torch.device:
@@ -451,7 +450,7 @@ class CLIPSurgery:
         return float(cast(Tensor, self.model.logit_scale).detach().exp())
 
     def settings(self, **options: Any) -> Settings:
-        """How this model reads pictures, with the options of :meth:`encode` that are given."""
+        """How this model reads images, with the options of :meth:`encode` that are given."""
         depth = self.depth or None
         return Settings(
             model=self.name, method=self.method, depth=depth, interpolation=self.interpolation, **options

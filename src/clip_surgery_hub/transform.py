@@ -8,14 +8,14 @@ from typing import TypeVar
 from torch import nn
 
 from clip_surgery_hub.methods import get_method
-from clip_surgery_hub.towers import Operation, find_tower
+from clip_surgery_hub.towers import Surgery, find_tower
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class SurgeryState:
-    """What a model is under: the method's name and how many of its last blocks are operated on."""
+    """What a model is under: the method's name and how many of its last blocks are modified."""
 
     method: str
     depth: int
@@ -30,14 +30,14 @@ def apply_surgery(model: Model, method: str = "clip_surgery", depth: int | None 
     asked for are those of the plain model. A SigLIP has no CLS: there `last_hidden_state` holds the patches
     alone, post-normed. In timm `forward_features` gives CLS and patches, normed; CLIP's ResNets are read with
     `find_tower(model).encode` only. Weights, state dict keys and parameters stay the same objects:
-    only the classes of the encoder and of the operated attention modules change. The output projection of
-    an operated block runs once per path, so forward hooks on it fire twice, the original path's last.
+    only the classes of the encoder and of the modified attention modules change. The output projection of
+    a modified block runs once per path, so forward hooks on it fire twice, the original path's last.
 
     Args:
         model: a CLIP or SigLIP of transformers, its vision model, a tower of timm, or any of them inside a
             wrapper; see `find_tower`.
         method: a name out of `METHODS`.
-        depth: how many of the last blocks are operated on, 1 to all; None for the method's own.
+        depth: how many of the last blocks are modified, 1 to all; None for the method's own.
 
     Returns:
         `model` itself.
@@ -48,15 +48,15 @@ def apply_surgery(model: Model, method: str = "clip_surgery", depth: int | None 
         RuntimeError: `model` is under surgery already.
     """
     tower = find_tower(model)
-    if tower.operation is not None:
+    if tower.surgery is not None:
         raise RuntimeError(
-            f"{type(model).__name__} is under surgery already ({_state(tower.operation)}): "
+            f"{type(model).__name__} is under surgery already ({_state(tower.surgery)}): "
             "call remove_surgery(model) first"
         )
     chosen = get_method(method)
-    operation = Operation(chosen, chosen.resolve_depth(depth, len(tower.blocks)))
+    surgery = Surgery(chosen, chosen.resolve_depth(depth, len(tower.blocks)))
     with ExitStack() as rollback:
-        tower.operate(operation, rollback)
+        tower.apply(surgery, rollback)
         rollback.pop_all()
     return model
 
@@ -72,7 +72,7 @@ def remove_surgery(model: Model) -> Model:
         RuntimeError: `model` is not under surgery.
     """
     tower = find_tower(model)
-    if tower.operation is None:
+    if tower.surgery is None:
         raise RuntimeError(f"{type(model).__name__} is not under surgery: there is nothing to remove")
     tower.restore()
     return model
@@ -101,9 +101,9 @@ def surgery_state(model: nn.Module) -> SurgeryState | None:
     Raises:
         TypeError: `model` has no vision tower that is supported.
     """
-    operation = find_tower(model).operation
-    return None if operation is None else _state(operation)
+    surgery = find_tower(model).surgery
+    return None if surgery is None else _state(surgery)
 
 
-def _state(operation: Operation) -> SurgeryState:
-    return SurgeryState(operation.method.name, operation.depth)
+def _state(surgery: Surgery) -> SurgeryState:
+    return SurgeryState(surgery.method.name, surgery.depth)

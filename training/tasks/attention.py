@@ -15,10 +15,10 @@ from tasks.material import Material
 def analysis(material: Material) -> Iterator[Figure]:
     """Share of the attention that lands on the same object, mean over the deeper half of the blocks."""
     clip = material.clips["clip_surgery"]
-    pictures = [scene.picture for scene in material.scenes]
-    averages = attention_averages(clip, pictures, [scene.visible for scene in material.scenes])
+    images = [scene.image for scene in material.scenes]
+    averages = attention_averages(clip, images, [scene.visible for scene in material.scenes])
     for name, shares in attention_shares(averages).items():
-        for reading in ("q-k", "v-v", "spread evenly"):
-            values = shares[reading].double().numpy()
+        for variant in ("q-k", "v-v", "spread evenly"):
+            values = shares[variant].double().numpy()
             value, low, high = interval(ratio(values, np.ones_like(values)), len(values))
-            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=averages.objects)
+            yield Figure(variant=variant, name=name, value=value, low=low, high=high, count=averages.objects)

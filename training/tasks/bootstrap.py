@@ -1,6 +1,6 @@
-"""How sure a figure is: the same figure over pictures drawn anew, with replacement, a thousand times.
+"""How sure a figure is: the same figure over images drawn anew, with replacement, a thousand times.
 
-A resample is a row of counts, how often each picture is in it. A figure is a function of such counts, so that
+A resample is a row of counts, how often each image is in it. A figure is a function of such counts, so that
 all resamples are computed at once, and the figure itself is the same function of a row of ones.
 """
 
@@ -16,7 +16,7 @@ RESAMPLES = 1000
 SEED = 0
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], NDArray[np.float64]]
-"""Counts [R, B] of the B pictures to the figure of each of the R resamples [R]."""
+"""Counts [R, B] of the B images to the figure of each of the R resamples [R]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Figure:
     """A measured figure.
 
     Attributes:
-        reading: what was measured, such as "raw CLIP".
+        variant: what was measured, such as "raw CLIP".
         name: of the figure, such as "mSC".
         value: percent, unless the name says otherwise.
         low: lower end of the 95% interval.
@@ -32,7 +32,7 @@ class Figure:
         count: how many maps, points, texts, ... were counted.
     """
 
-    reading: str
+    variant: str
     name: str
     value: float
     low: float
@@ -40,76 +40,76 @@ class Figure:
     count: int
 
 
-def resampled(pictures: int, resamples: int = RESAMPLES) -> Counts:
-    """How often each picture is in each resample, [R, B]; rows sum to B."""
-    drawn = np.random.default_rng(SEED).integers(0, pictures, (resamples, pictures))
-    rows = np.repeat(np.arange(resamples), pictures)
-    flat = np.bincount(rows * pictures + drawn.ravel(), minlength=resamples * pictures)
-    return flat.reshape(resamples, pictures).astype(np.float64)
+def resampled(images: int, resamples: int = RESAMPLES) -> Counts:
+    """How often each image is in each resample, [R, B]; rows sum to B."""
+    drawn = np.random.default_rng(SEED).integers(0, images, (resamples, images))
+    rows = np.repeat(np.arange(resamples), images)
+    flat = np.bincount(rows * images + drawn.ravel(), minlength=resamples * images)
+    return flat.reshape(resamples, images).astype(np.float64)
 
 
 def interval(
-    statistic: Statistic, pictures: int, resamples: int = RESAMPLES, *, centred: bool = False
+    statistic: Statistic, images: int, resamples: int = RESAMPLES, *, centered: bool = False
 ) -> tuple[float, float, float]:
-    """The figure, and the middle 95% of it over resamples of the pictures.
+    """The figure, and the middle 95% of it over resamples of the images.
 
-    `centred` puts the spread of the resamples around the figure, for means over classes that few pictures
-    show: there the copies of a picture and the classes left out raise the resamples' own mean.
+    `centered` puts the spread of the resamples around the figure, for means over classes that few images
+    show: there the copies of an image and the classes left out raise the resamples' own mean.
     """
-    value = float(statistic(np.ones((1, pictures)))[0])
-    found = statistic(resampled(pictures, resamples))
-    low, high = np.nanpercentile(found, (2.5, 97.5)) + (value - np.nanmean(found) if centred else 0.0)
+    value = float(statistic(np.ones((1, images)))[0])
+    found = statistic(resampled(images, resamples))
+    low, high = np.nanpercentile(found, (2.5, 97.5)) + (value - np.nanmean(found) if centered else 0.0)
     return value, float(low), float(high)
 
 
 def checked(
-    reading: str,
+    variant: str,
     name: str,
     statistic: Statistic,
     exact: float,
-    pictures: int,
+    images: int,
     count: int,
     *,
-    centred: bool = False,
+    centered: bool = False,
 ) -> Figure:
-    """A share in percent, whose resampled form must give what torchmetrics gives on the pictures themselves.
+    """A share in percent, whose resampled form must give what torchmetrics gives on the images themselves.
 
     Raises:
         ArithmeticError: if it does not.
     """
-    value, low, high = interval(statistic, pictures, centred=centred)
+    value, low, high = interval(statistic, images, centered=centered)
     if abs(value - exact) > 1e-4:
         raise ArithmeticError(f"the bootstrap's form of {name} gives {value}, torchmetrics {exact}.")
-    return Figure(reading=reading, name=name, value=100 * value, low=100 * low, high=100 * high, count=count)
+    return Figure(variant=variant, name=name, value=100 * value, low=100 * low, high=100 * high, count=count)
 
 
 def ratio(above: ArrayLike, below: ArrayLike) -> Statistic:
-    """Sum of the pictures' numerators [B] over the sum of their denominators [B].
+    """Sum of the images' numerators [B] over the sum of their denominators [B].
 
-    With sums and numbers of a picture's maps this is the mean over all maps; with ones below, over pictures.
+    With sums and numbers of an image's maps this is the mean over all maps; with ones below, over images.
     """
     numerator, denominator = np.asarray(above, float), np.asarray(below, float)
     return lambda counts: (counts @ numerator) / (counts @ denominator)
 
 
 def share(groups: Sequence[Sequence[float]]) -> Statistic:
-    """The mean over all values of all pictures, given as one list per picture, possibly empty."""
+    """The mean over all values of all images, given as one list per image, possibly empty."""
     return ratio([sum(group) for group in groups], [len(group) for group in groups])
 
 
 def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> Statistic:
     """Mean over the classes of the average precision, scores and truth [B, T].
 
-    A class counts in a resample where it is shown in it. Copies of a picture have one score, so they share a
+    A class counts in a resample where it is shown in it. Copies of an image have one score, so they share a
     threshold: a class's average precision is the mean over its shown copies of the precision at theirs.
     """
-    picture, label = np.nonzero(shown)  # K pairs: a threshold each
-    above = scores[:, label] >= scores[picture, label]  # [B, K]
+    image, label = np.nonzero(shown)  # K pairs: a threshold each
+    above = scores[:, label] >= scores[image, label]  # [B, K]
     right = above & shown[:, label]
     owner = (label[:, None] == np.unique(label)).astype(np.float64)  # [K, classes]
 
     def statistic(counts: Counts) -> NDArray[np.float64]:
-        copies = counts[:, picture]  # [R, K]
+        copies = counts[:, image]  # [R, K]
         precision = (counts @ right) / np.maximum(counts @ above, 1)
         shows = copies @ owner
         found = ((precision * copies) @ owner) / np.maximum(shows, 1)
@@ -119,13 +119,13 @@ def average_precision(scores: NDArray[np.float64], shown: NDArray[np.bool_]) -> 
     return statistic
 
 
-def area_under_roc(scores: ArrayLike, shown: ArrayLike, picture: ArrayLike) -> Statistic:
+def area_under_roc(scores: ArrayLike, shown: ArrayLike, image: ArrayLike) -> Statistic:
     """Chance that a shown text's score lies above that of one not shown (half for equal ones).
 
-    P pairs of picture and text: score [P], whether the picture shows the text [P], number of the picture [P].
+    P pairs of image and text: score [P], whether the image shows the text [P], number of the image [P].
     """
     levels, level = np.unique(np.asarray(scores, float), return_inverse=True)
-    truth, owner = np.asarray(shown, bool), np.asarray(picture)
+    truth, owner = np.asarray(shown, bool), np.asarray(image)
 
     def statistic(counts: Counts) -> NDArray[np.float64]:
         on, off = np.zeros((2, len(counts), len(levels)))
@@ -142,9 +142,9 @@ def area_under_roc(scores: ArrayLike, shown: ArrayLike, picture: ArrayLike) -> S
 def mean_intersection_over_union(
     overlap: NDArray[np.int64], predicted: NDArray[np.int64], actual: NDArray[np.int64]
 ) -> Statistic:
-    """Mean over the classes of the overlap of all pictures over the union of all pictures; pixels [B, C].
+    """Mean over the classes of the overlap of all images over the union of all images; pixels [B, C].
 
-    Classes without pixels in either, among the pictures of a resample, do not count.
+    Classes without pixels in either, among the images of a resample, do not count.
     """
 
     def statistic(counts: Counts) -> NDArray[np.float64]:
@@ -157,7 +157,7 @@ def mean_intersection_over_union(
 
 
 def quantile(groups: Sequence[Sequence[float]], part: float) -> Statistic:
-    """The value below which a part of all values lies, given as one list per picture."""
+    """The value below which a part of all values lies, given as one list per image."""
     values = np.array([value for group in groups for value in group])
     owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     order = np.argsort(values, kind="stable")

@@ -17,12 +17,12 @@ from clip_surgery_hub.scenes.captions import plural
 from tasks.bootstrap import Figure, interval, share
 from tasks.material import Material
 
-READINGS = {
+VARIANTS = {
     "raw CLIP, token features": ("none", False),
     "architecture surgery, token features": ("clip_surgery", False),
     "both, redundant part removed": ("clip_surgery", True),
 }
-"""Readings by name: the method of the vision tower, and whether a token's redundant part is removed."""
+"""Variants by name: the method of the vision tower, and whether a token's redundant part is removed."""
 
 
 def sentence(material: Material) -> Iterator[Figure]:
@@ -31,7 +31,7 @@ def sentence(material: Material) -> Iterator[Figure]:
     An object is lit up by the contrast of the word's map on it, mean heat inside of its mask minus outside.
     The other words are all words of the caption but those of the same object and the end token.
     """
-    for reading, (method, operated) in READINGS.items():
+    for variant, (method, with_surgery) in VARIANTS.items():
         shares: dict[str, list[list[float]]] = {
             "captions": [],
             "objects": [],
@@ -42,13 +42,13 @@ def sentence(material: Material) -> Iterator[Figure]:
         for number, scene in enumerate(material.scenes):
             caption = describe(scene, np.random.default_rng((FIRST_SEED, number)))
             result = material.clips[method].sentence(material.encoded_one(method, number), caption)
-            ahead = _ahead(result, scene, material.objects(number), operated)
+            ahead = _ahead(result, scene, material.objects(number), with_surgery)
             for name, values in ahead.items():
                 shares[name].append(values)
         for name, groups in shares.items():
             value, low, high = interval(share(groups), len(material))
             count = sum(map(len, groups))
-            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+            yield Figure(variant=variant, name=name, value=value, low=low, high=high, count=count)
 
 
 def named_objects(scene: Scene, result: SentenceExplanation) -> dict[str, set[int]]:
@@ -64,7 +64,7 @@ def named_objects(scene: Scene, result: SentenceExplanation) -> dict[str, set[in
 
 
 def _ahead(
-    result: SentenceExplanation, scene: Scene, objects: Mapping[str, np.ndarray], operated: bool
+    result: SentenceExplanation, scene: Scene, objects: Mapping[str, np.ndarray], with_surgery: bool
 ) -> dict[str, list[float]]:
     """100 where a word that names an object is ahead, else 0, by the names of the figures."""
     names = named_objects(scene, result)
@@ -72,7 +72,7 @@ def _ahead(
     telling = set().union(*names.values())
     for match in re.finditer(rf"\b{scene.background}\b", result.caption):
         telling |= _within(result, match.span())
-    heat = _word_heat(result, operated)
+    heat = _word_heat(result, with_surgery)
     margins, hardest, pairs, silent = [], [], [], []
     for word, own in names.items():
         others = every - own
@@ -94,12 +94,12 @@ def _ahead(
     }
 
 
-def _word_heat(result: SentenceExplanation, operated: bool) -> Tensor:
-    """The map of each word [W, H, W'], scaled by itself; `operated`: with the redundant part removed."""
-    if operated:
+def _word_heat(result: SentenceExplanation, with_surgery: bool) -> Tensor:
+    """The map of each word [W, H, W'], scaled by itself; `with_surgery`: with the redundant part removed."""
+    if with_surgery:
         return result.word_heatmaps()
-    similarity = torch.stack([result.plain[list(word.tokens)].mean(0) for word in result.words])
-    grid, size = similarity.shape[1:], result.picture.shape[:2]
+    similarity = torch.stack([result.plain_similarity[list(word.tokens)].mean(0) for word in result.words])
+    grid, size = similarity.shape[1:], result.image.shape[:2]
     return similarity_map(similarity.flatten(1).T[None], (grid[0], grid[1]), (size[0], size[1]))[0]
 
 

@@ -1,4 +1,4 @@
-"""Where in a picture a text is: heatmaps, points on and off it, and SAM's masks at these points."""
+"""Where in an image a text is: heatmaps, points on and off it, and SAM's masks at these points."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from clip_surgery_hub.functional import similarity_map, similarity_to_points
 from clip_surgery_hub.results.explanation import Points
 from clip_surgery_hub.sam.loading import load_sam
 from clip_surgery_hub.sam.masks import masks
-from tasks.bootstrap import Figure, interval, ratio, share
-from tasks.material import READINGS, Material, embeddings, read_as
+from tasks.bootstrap import MetricValue, interval, ratio, share
+from tasks.material import VARIANTS, Material, embeddings, read_as
 from tasks.wordings import PHRASES
 
 FINER = 1.4
@@ -23,17 +23,17 @@ FINER = 1.4
 native grid of few patches has hardly a cell that lies on one object alone."""
 
 
-def explanation(material: Material) -> Iterator[Figure]:
+def explanation(material: Material) -> Iterator[MetricValue]:
     """Contrast, best overlap and peak of the maps, as `evaluate.py` defines them, for prompts and phrases."""
-    for reading in READINGS:
-        yield from _quality(reading, _measured(material, material.similarity(reading)))
+    for variant in VARIANTS:
+        yield from _quality(variant, _measured(material, material.similarity(variant)))
     for asked, phrases in PHRASES.items():
-        for reading, (method, _) in READINGS.items():
+        for variant, (method, _) in VARIANTS.items():
             clip, encoded = material.clips[method], material.encoded[method]
             texts = [embeddings(clip, material.concepts, [phrase]) for phrase in phrases]
-            found = [_measured(material, read_as(reading, clip.explain(encoded, one))) for one in texts]
-            of_pictures = [np.concatenate(one) for one in zip(*found, strict=True)]
-            yield from _quality(f"{reading}, {asked}", of_pictures)
+            found = [_measured(material, read_as(variant, clip.explain(encoded, one))) for one in texts]
+            of_images = [np.concatenate(one) for one in zip(*found, strict=True)]
+            yield from _quality(f"{variant}, {asked}", of_images)
 
 
 def _measured(material: Material, similarity: Sequence[torch.Tensor]) -> list[NDArray[np.float64]]:
@@ -42,8 +42,8 @@ def _measured(material: Material, similarity: Sequence[torch.Tensor]) -> list[ND
     return [100 * measure_scene(one, scene, material.concepts) for one, scene in pairs]
 
 
-def _quality(reading: str, found: Sequence[NDArray[np.float64]]) -> Iterator[Figure]:
-    """The three figures of a reading from those of the maps of each picture, [K, 3]."""
+def _quality(variant: str, found: Sequence[NDArray[np.float64]]) -> Iterator[MetricValue]:
+    """The three figures of a variant from those of the maps of each image, [K, 3]."""
     count = sum(map(len, found))
     means = [figures[:, 0].mean() if len(figures) else 0.0 for figures in found]
     statistics = {
@@ -53,27 +53,25 @@ def _quality(reading: str, found: Sequence[NDArray[np.float64]]) -> Iterator[Fig
     }
     for name, statistic in statistics.items():
         value, low, high = interval(statistic, len(found))
-        yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+        yield MetricValue(variant=variant, name=name, value=value, low=low, high=high, count=count)
 
 
-def points(material: Material) -> Iterator[Figure]:
+def points(material: Material) -> Iterator[MetricValue]:
     """Share of the points on a text that lie on its object, and of those off it that do not.
 
-    All concepts are the class set; where the reading says so, the picture's own words and the grounds' are.
+    All concepts are the class set; where the variant says so, the image's own words and the grounds' are.
     """
     prompts = {
-        reading: [_prompts(material, reading, number) for number in range(len(material))]
-        for reading in READINGS
+        variant: [_prompts(material, variant, number) for number in range(len(material))]
+        for variant in VARIANTS
     }
-    prompts["both, the picture's words and the grounds"] = _prompts_of_own_words(material)
+    prompts["both, the image's words and the grounds"] = _prompts_of_own_words(material)
     finer = material.read_at(FINER)
     prompts[f"both, {FINER} times the size"] = [
         _prompts(finer, "both", number) for number in range(len(finer))
     ]
-    prompts[f"both, the picture's words and the grounds, {FINER} times the size"] = _prompts_of_own_words(
-        finer
-    )
-    for reading, asked in prompts.items():
+    prompts[f"both, the image's words and the grounds, {FINER} times the size"] = _prompts_of_own_words(finer)
+    for variant, asked in prompts.items():
         on, off = (
             [_hits(material, number, asked[number], label) for number in range(len(asked))]
             for label in (1, 0)
@@ -86,25 +84,25 @@ def points(material: Material) -> Iterator[Figure]:
         for name, groups in figures.items():
             value, low, high = interval(share(groups), len(material))
             count = sum(map(len, groups))
-            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+            yield MetricValue(variant=variant, name=name, value=value, low=low, high=high, count=count)
 
 
-def segmenter_masks(material: Material, source: str) -> Iterator[Figure]:
+def segmenter_masks(material: Material, source: str) -> Iterator[MetricValue]:
     """Overlap of SAM's mask at the points of a text with the text's object, for both ways of choosing it.
 
     Raises:
         FileNotFoundError: if there is no such SAM.
     """
     sam = load_sam(source)  # before anything else, so that one that is not there is told at once
-    readings = {
+    variants = {
         "raw CLIP": ("raw CLIP", material),
         "both": ("both", material),
         f"both, {FINER} times the size": ("both", material.read_at(FINER)),
     }
-    for name, (reading, read) in readings.items():
-        method, _ = READINGS[reading]
-        prompts = [_prompts(read, reading, number) for number in range(len(read))]
-        heat = [_heatmaps(read, reading, number) for number in range(len(read))]
+    for name, (variant, read) in variants.items():
+        method, _ = VARIANTS[variant]
+        prompts = [_prompts(read, variant, number) for number in range(len(read))]
+        heat = [_heatmaps(read, variant, number) for number in range(len(read))]
         for choose in ("score", "agreement"):
             result = masks(
                 read.explained[method],
@@ -119,8 +117,8 @@ def segmenter_masks(material: Material, source: str) -> Iterator[Figure]:
                 actual = torch.tensor(np.array([*objects]), dtype=torch.bool).reshape(found.shape)
                 overlaps.append((100 * overlap(found, actual).double()).tolist())
             value, low, high = interval(share(overlaps), len(material))
-            yield Figure(
-                reading=f"points of {name}",
+            yield MetricValue(
+                variant=f"points of {name}",
                 name=f'choose="{choose}"',
                 value=value,
                 low=low,
@@ -138,18 +136,18 @@ def _hits(material: Material, number: int, asked: Sequence[Points], label: int) 
     ]
 
 
-def _own_similarity(material: Material, reading: str, number: int) -> torch.Tensor:
+def _own_similarity(material: Material, variant: str, number: int) -> torch.Tensor:
     """Of the words of a scene that count, [K, h, w]."""
     chosen = [material.concepts.index(word) for word in material.objects(number)]
-    return material.similarity(reading)[number][chosen]
+    return material.similarity(variant)[number][chosen]
 
 
-def _prompts(material: Material, reading: str, number: int) -> list[Points]:
+def _prompts(material: Material, variant: str, number: int) -> list[Points]:
     """The points of each word of a scene that counts, all concepts as the class set."""
-    size = material.scenes[number].picture.shape[:2]
+    size = material.scenes[number].image.shape[:2]
     return [
         Points(*similarity_to_points(one.flatten(), (one.shape[0], one.shape[1]), (size[0], size[1])))
-        for one in _own_similarity(material, reading, number)
+        for one in _own_similarity(material, variant, number)
     ]
 
 
@@ -161,8 +159,8 @@ def _prompts_of_own_words(material: Material) -> list[list[Points]]:
     ]
 
 
-def _heatmaps(material: Material, reading: str, number: int) -> torch.Tensor:
+def _heatmaps(material: Material, variant: str, number: int) -> torch.Tensor:
     """The heatmap of each word of a scene that counts, [K, H, W]."""
-    similarity, size = _own_similarity(material, reading, number), material.scenes[number].picture.shape[:2]
+    similarity, size = _own_similarity(material, variant, number), material.scenes[number].image.shape[:2]
     grid = (similarity.shape[1], similarity.shape[2])
     return similarity_map(similarity.flatten(1).T[None], grid, (size[0], size[1]))[0]

@@ -1,4 +1,4 @@
-"""What all tasks are measured on: drawn scenes, and what two readings of one CLIP make of them."""
+"""What all tasks are measured on: synthetic scenes, and what two variants of one CLIP make of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from clip_surgery_hub.images.encoding import EncodedImages
 from clip_surgery_hub.results.explanation import Explanation
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, load_sprites
 
-READINGS = {
+VARIANTS = {
     "raw CLIP": ("none", "plain"),
     "feature surgery alone": ("none", "surgery"),
     "architecture surgery alone": ("clip_surgery", "plain"),
     "both": ("clip_surgery", "surgery"),
 }
-"""Readings by name: the method of the vision tower, and whether similarity is read after feature surgery."""
+"""Variants by name: the method of the vision tower, and whether similarity is read after feature surgery."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Material:
         concepts: the T words that objects can have.
         grounds: the words that backgrounds of the scenes can have.
         clips: the checkpoint by method, "none" (raw CLIP) and "clip_surgery".
-        encoded: the pictures by method.
+        encoded: the images by method.
         explained: all concepts as the class set, by method.
     """
 
@@ -48,17 +48,17 @@ class Material:
     def __len__(self) -> int:
         return len(self.scenes)
 
-    def similarity(self, reading: str) -> tuple[Tensor, ...]:
+    def similarity(self, variant: str) -> tuple[Tensor, ...]:
         """Similarity of every patch with every concept, B tensors [T, h, w]."""
-        return read_as(reading, self.explained[READINGS[reading][0]])
+        return read_as(variant, self.explained[VARIANTS[variant][0]])
 
     def encoded_one(self, method: str, number: int) -> EncodedImages:
-        """One of the encoded pictures."""
+        """One of the encoded images."""
         every, one = self.encoded[method], slice(number, number + 1)
-        return EncodedImages(every.pictures[one], every.tokens[one], every.grids[one], every.settings)
+        return EncodedImages(every.images[one], every.tokens[one], every.grids[one], every.settings)
 
     def explain(self, method: str, number: int, words: Sequence[str]) -> Explanation:
-        """One picture with words and the words of the grounds as the class set, without presence."""
+        """One image with words and the words of the grounds as the class set, without presence."""
         clip = self.clips[method]
         asked, grounds = embeddings(clip, words), embeddings(clip, self.grounds)
         return clip.explain(self.encoded_one(method, number), asked, background=grounds)
@@ -75,14 +75,14 @@ class Material:
         return {word: mask for word, mask in masks.items() if mask.sum() >= LEAST_PIXELS}
 
 
-def read_as(reading: str, explanation: Explanation) -> tuple[Tensor, ...]:
-    """Similarity of every patch with every text, B tensors [T, h, w]; explained by the reading's method."""
-    return explanation.plain if READINGS[reading][1] == "plain" else explanation.operated
+def read_as(variant: str, explanation: Explanation) -> tuple[Tensor, ...]:
+    """Similarity of every patch with every text, B tensors [T, h, w]; explained by the variant's method."""
+    return explanation.plain_similarity if VARIANTS[variant][1] == "plain" else explanation.surgery_similarity
 
 
 def gather(checkpoint: str, scenes: int, backgrounds: str) -> Material:
     """Draw the scenes and encode them; backgrounds "training" or "held-out"."""
-    methods = dict.fromkeys(method for method, _ in READINGS.values())
+    methods = dict.fromkeys(method for method, _ in VARIANTS.values())
     clips = {method: CLIPSurgery.from_pretrained(checkpoint, method=method) for method in methods}
     side = clips["none"].tower.native_size
     grounds = tuple(HELD_OUT if backgrounds == "held-out" else TRAINING)
@@ -98,8 +98,8 @@ def _read(
     clips: dict[str, CLIPSurgery],
     side: int,
 ) -> Material:
-    pictures = [scene.picture for scene in scenes]
-    encoded = {method: clip.encode(pictures, size=side) for method, clip in clips.items()}
+    images = [scene.image for scene in scenes]
+    encoded = {method: clip.encode(images, size=side) for method, clip in clips.items()}
     explained = {method: clip.explain(encoded[method], concepts) for method, clip in clips.items()}
     return Material(scenes, concepts, grounds, clips, encoded, explained)
 

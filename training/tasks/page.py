@@ -11,16 +11,16 @@ BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 
 
 def tables(figures: Sequence[Figure]) -> str:
-    """A row per reading and a column per figure; readings of other figures get a table of their own."""
-    readings: dict[str, list[Figure]] = {}
+    """A row per variant and a column per figure; variants of other figures get a table of their own."""
+    variants: dict[str, list[Figure]] = {}
     for figure in figures:
-        readings.setdefault(figure.reading, []).append(figure)
+        variants.setdefault(figure.variant, []).append(figure)
     parts: dict[tuple[str, ...], list[str]] = {}
-    for reading, found in readings.items():
-        cells = [reading, *map(_with_interval, found), " / ".join(str(one.count) for one in found)]
+    for variant, found in variants.items():
+        cells = [variant, *map(_with_interval, found), " / ".join(str(one.count) for one in found)]
         parts.setdefault(tuple(one.name for one in found), []).append(f"| {' | '.join(cells)} |")
     return "\n\n".join(
-        "\n".join([f"| reading | {' | '.join(names)} | counted |", "|---" * (len(names) + 2) + "|", *rows])
+        "\n".join([f"| variant | {' | '.join(names)} | counted |", "|---" * (len(names) + 2) + "|", *rows])
         for names, rows in parts.items()
     )
 

@@ -1,4 +1,4 @@
-"""Whether a text is in a picture at all, and what thresholds on that do."""
+"""Whether a text is in an image at all, and what thresholds on that do."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def presence(material: Material) -> Iterator[Figure]:
     explained = material.explained["clip_surgery"]
     assert explained.presence is not None
     rows, columns, shown = asked_pairs(material.scenes, material.concepts)
-    peak = torch.stack([similarity.amax((1, 2)) for similarity in explained.plain])
+    peak = torch.stack([similarity.amax((1, 2)) for similarity in explained.plain_similarity])
     scale = material.clips["clip_surgery"].logit_scale
     own = explained.presence[rows, columns]
     scores = {"the library's presence": own}
     for reference, way, score in candidates(explained.plain_scores, peak, rows, columns, scale):
         scores[f"{way}, {reference}" if ":" in way and "cosine" not in way else way] = score
-    for reading, score in scores.items():
+    for variant, score in scores.items():
         exact = float(binary_auroc(on_unit_scale(score), shown.int()))
         statistic = area_under_roc(score.double().numpy(), shown.numpy(), rows.numpy())
-        yield checked(reading, "AUROC", statistic, exact, len(material), len(shown))
+        yield checked(variant, "AUROC", statistic, exact, len(material), len(shown))
     yield from _operating_points(own, rows, shown, len(material))
 
 
-def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, pictures: int) -> Iterator[Figure]:
+def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, images: int) -> Iterator[Figure]:
     """What thresholds on the library's presence keep and leave out."""
     sides = [
-        [own[(rows == number) & (shown == side)].tolist() for number in range(pictures)]
+        [own[(rows == number) & (shown == side)].tolist() for number in range(images)]
         for side in (True, False)
     ]
     present, absent = sides
@@ -49,20 +49,20 @@ def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, pictures: int) -
         (own[shown] >= level).float().mean() + (own[~shown] < level).float().mean() for level in levels
     ]
     lowest = quantile(present, 1 - KEPT / 100)
-    value, low, high = interval(lowest, pictures)
+    value, low, high = interval(lowest, images)
     keeping = f"threshold that keeps {KEPT}% of the present texts"
     yield Figure(
-        reading=keeping, name="presence", value=value, low=low, high=high, count=sum(map(len, present))
+        variant=keeping, name="presence", value=value, low=low, high=high, count=sum(map(len, present))
     )
     thresholds = {
         f"default threshold, {PRESENT}": PRESENT,
         f"{keeping}, {value:.3f}": value,
         f"best balance, {levels[int(np.argmax(balance))]:.3f}": float(levels[int(np.argmax(balance))]),
     }
-    for reading, threshold in thresholds.items():
+    for variant, threshold in thresholds.items():
         kept = [[100.0 * (one >= threshold) for one in group] for group in present]
         left_out = [[100.0 * (one < threshold) for one in group] for group in absent]
         for name, groups in (("present texts kept", kept), ("absent texts left out", left_out)):
-            value, low, high = interval(share(groups), pictures)
+            value, low, high = interval(share(groups), images)
             count = sum(map(len, groups))
-            yield Figure(reading=reading, name=name, value=value, low=low, high=high, count=count)
+            yield Figure(variant=variant, name=name, value=value, low=low, high=high, count=count)

@@ -1,7 +1,7 @@
-"""Which of all concepts a picture shows: multi-label recognition before and after feature surgery on CLS.
+"""Which of all concepts an image shows: multi-label recognition before and after feature surgery on CLS.
 
-Feature surgery takes a picture's mean over the texts off its scores, so what it is worth depends on how much
-that mean differs between pictures, and on whether that difference was asked for. The same concepts are
+Feature surgery takes an image's mean over the texts off its scores, so what it is worth depends on how much
+that mean differs between images, and on whether that difference was asked for. The same concepts are
 therefore asked for in several wordings.
 """
 
@@ -28,12 +28,12 @@ ALL = ("raw CLIP", "its weights alone", "its mean alone", "feature surgery")
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """The T concepts in one wording, asked of B pictures.
+    """The T concepts in one wording, asked of B images.
 
     Attributes:
         texts: unit length embeddings of the concepts, [T, C].
-        images: CLS of the pictures, [B, C].
-        shown: whether each picture shows what each text says, bool [B, T].
+        images: CLS of the images, [B, C].
+        shown: whether each image shows what each text says, bool [B, T].
     """
 
     texts: Tensor
@@ -51,7 +51,7 @@ class Asked:
         }
 
     def spread(self) -> float:
-        """Standard deviation over the pictures of the mean cosine with all texts."""
+        """Standard deviation over the images of the mean cosine with all texts."""
         return float((self.images @ self.texts.T).mean(1).std())
 
 
@@ -61,17 +61,17 @@ def recognition(material: Material) -> Iterator[Figure]:
     images, shown = _cls(material.encoded["clip_surgery"]), shown_words(material.scenes, concepts)
     prompts = clip.encode_text(concepts)
     yield from _row("the paper's prompts", [Asked(prompts, images, shown)])
-    pictures = [scene.picture for scene in material.scenes]
+    images = [scene.image for scene in material.scenes]
     for factor in LARGER:
-        larger = _cls(clip.encode(pictures, size=round(factor * clip.tower.native_size)))
+        larger = _cls(clip.encode(images, size=round(factor * clip.tower.native_size)))
         yield from _row(f"the paper's prompts, {factor} times the size", [Asked(prompts, larger, shown)])
     phrased = {
         phrase: Asked(clip.encode_text(concepts, [phrase]), images, shown)
         for phrases in PHRASES.values()
         for phrase in phrases
     }
-    for reading, phrases in PHRASES.items():
-        yield from _row(reading, [phrased[phrase] for phrase in phrases])
+    for variant, phrases in PHRASES.items():
+        yield from _row(variant, [phrased[phrase] for phrase in phrases])
     yield from _on_grounds(material, images, shown)
     for phrase, asked in phrased.items():
         yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
@@ -93,17 +93,17 @@ def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[F
 
 
 def _cls(encoded: EncodedImages) -> Tensor:
-    """CLS of the pictures, [B, C]."""
+    """CLS of the images, [B, C]."""
     return torch.stack([tokens[0] for tokens in encoded.tokens])
 
 
-def _row(reading: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> Iterator[Figure]:
+def _row(variant: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> Iterator[Figure]:
     """The mAP of ways of scoring, mean over the wordings, and what the last gains over the first."""
-    pictures = len(wordings[0].shown)
+    images = len(wordings[0].shown)
     count = sum(int(asked.shown.any(0).sum()) for asked in wordings)
     common = np.mean([resemblance(asked.texts) for asked in wordings])
     spread = np.mean([asked.spread() for asked in wordings])
-    reading = f"{reading} ({common:.2f}, {spread:.3f})"
+    variant = f"{variant} ({common:.2f}, {spread:.3f})"
     scores = [asked.scores() for asked in wordings]
     statistics: dict[str, Statistic] = {}
     for way in ways:
@@ -111,10 +111,10 @@ def _row(reading: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> 
         exact = float(np.mean([float(average_precisions(*pair).mean()) for pair in pairs]))
         each = [average_precision(ranked.double().numpy(), shown.numpy()) for ranked, shown in pairs]
         statistics[way] = _mean(each)
-        yield checked(reading, way, statistics[way], exact, pictures, count, centred=True)
+        yield checked(variant, way, statistics[way], exact, images, count, centered=True)
     before, *_, after = statistics.values()
-    value, low, high = interval(lambda counts: after(counts) - before(counts), pictures, centred=True)
-    yield Figure(reading=reading, name="gain", value=100 * value, low=100 * low, high=100 * high, count=count)
+    value, low, high = interval(lambda counts: after(counts) - before(counts), images, centered=True)
+    yield Figure(variant=variant, name="gain", value=100 * value, low=100 * low, high=100 * high, count=count)
 
 
 def _mean(statistics: Sequence[Statistic]) -> Statistic:

@@ -1,6 +1,6 @@
 """Why raw CLIP fails: where its patches attend to, and what its texts have in common (arXiv 2304.05653, 3).
 
-The model is only looked at: each function reads a checkpoint under any method, with one call per picture, and
+The model is only looked at: each function reads a checkpoint under any method, with one call per image, and
 leaves the model as it was. ``docs/analysis.md`` has the equations and what was measured.
 """
 

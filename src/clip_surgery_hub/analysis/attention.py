@@ -20,12 +20,12 @@ from clip_surgery_hub.analysis.attention_results import (
 )
 from clip_surgery_hub.analysis.masks import check_count, checked_mask, patch_coverage
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.images.image_transform import picture_size
-from clip_surgery_hub.images.loading import load_pictures
+from clip_surgery_hub.images.image_transform import image_size
+from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.results.settings import Settings
 from clip_surgery_hub.towers.activations import (
-    Record,
+    BlockActivations,
     attention_weights,
     clip_tower,
     direct_contribution,
@@ -63,29 +63,29 @@ def attention_analysis(
 
     Args:
         clip: the checkpoint, under any method.
-        image: one picture, whatever `CLIPSurgery.encode` takes.
-        patch: row and column of the patch in the picture's patch grid, from 0. Give this or ``point``.
-        point: x and y in pixels of the picture; the patch there is chosen.
-        mask: ``[H, W]`` at the picture's own size, bool or 0 and 1: the object that the patch lies on. None:
+        image: one image, whatever `CLIPSurgery.encode` takes.
+        patch: row and column of the patch in the image's patch grid, from 0. Give this or ``point``.
+        point: x and y in pixels of the image; the patch there is chosen.
+        mask: ``[H, W]`` at the image's own size, bool or 0 and 1: the object that the patch lies on. None:
             no share on the same object.
         size: see `CLIPSurgery.encode`.
         max_side: see `CLIPSurgery.encode`.
 
     Raises:
-        PictureError: the image cannot be read.
-        ValueError: not one picture, no patch or one outside of the picture or of the mask, a mask of another
+        ImageError: the image cannot be read.
+        ValueError: not one image, no patch or one outside of the image or of the mask, a mask of another
             size or without pixels.
         TypeError: the tower's blocks are not built like CLIP's.
         RuntimeError: the model runs past its hooks, as one does that was compiled.
     """
-    pictures = load_pictures(image)
-    if len(pictures) != 1:
-        raise ValueError(f"attention_analysis looks into one picture, got {len(pictures)}: take one of them.")
-    grid = _grid_of(clip, pictures[0], size=size, max_side=max_side)
-    row, column = _chosen_patch(patch, point, grid, pictures[0])
+    images = load_images(image)
+    if len(images) != 1:
+        raise ValueError(f"attention_analysis looks into one image, got {len(images)}: take one of them.")
+    grid = _grid_of(clip, images[0], size=size, max_side=max_side)
+    row, column = _chosen_patch(patch, point, grid, images[0])
     inside = coverage = None
     if mask is not None:
-        inside = checked_mask(mask, (pictures[0].height, pictures[0].width), "mask")
+        inside = checked_mask(mask, (images[0].height, images[0].width), "mask")
         if not inside.any():
             raise ValueError("mask holds no pixel of the object: leave it out.")
         coverage = patch_coverage(inside, grid)
@@ -97,11 +97,11 @@ def attention_analysis(
             )
     tower = clip_tower(clip.tower)
     with recorded_blocks(tower) as record:
-        encoded = clip.encode(pictures[0], size=size, max_side=max_side)
+        encoded = clip.encode(images[0], size=size, max_side=max_side)
     attention = _attention(tower, record, torch.tensor([1 + row * grid[1] + column]))
     to_cls, to_final = _cosines(tower, record)
     return AttentionAnalysis(
-        picture=encoded.pictures[0],
+        image=encoded.images[0],
         patch=(row, column),
         weights={kind: weights[:, :, 0] for kind, weights in attention.items()},
         cosines_to_cls={part: cosines.unflatten(1, grid) for part, cosines in to_cls.items()},
@@ -121,33 +121,33 @@ def attention_averages(
     size: int | None = None,
     max_side: int | None = None,
 ) -> AttentionAverages:
-    """The figures of :func:`attention_analysis`, averaged over all patches on objects of many pictures.
+    """The figures of :func:`attention_analysis`, averaged over all patches on objects of many images.
 
     Args:
         clip: the checkpoint, under any method.
-        images: pictures, whatever `CLIPSurgery.encode` takes.
-        masks: for each picture ``[K, H, W]`` or K masks ``[H, W]``, one per object.
+        images: images, whatever `CLIPSurgery.encode` takes.
+        masks: for each image ``[K, H, W]`` or K masks ``[H, W]``, one per object.
         least_coverage: share of a patch that an object must cover for the patch to count as one of its own,
-            in (0, 1]. Objects without such a patch do not count, nor do pictures without such an object.
+            in (0, 1]. Objects without such a patch do not count, nor do images without such an object.
         size: see `CLIPSurgery.encode`.
         max_side: see `CLIPSurgery.encode`.
 
     Raises:
-        PictureError: an image cannot be read.
+        ImageError: an image cannot be read.
         ValueError: masks that do not fit, or no object that counts.
         TypeError: as :func:`attention_analysis`.
         RuntimeError: as :func:`attention_analysis`.
     """
     if not 0 < least_coverage <= 1:
         raise ValueError(f"least_coverage must lie in (0, 1], got {least_coverage}.")
-    pictures = load_pictures(images)
-    check_count(masks, pictures)
+    images = load_images(images)
+    check_count(masks, images)
     covered = []
-    for number, (picture, objects) in enumerate(zip(pictures, masks, strict=True)):
-        grid = _grid_of(clip, picture, size=size, max_side=max_side)
+    for number, (image, objects) in enumerate(zip(images, masks, strict=True)):
+        grid = _grid_of(clip, image, size=size, max_side=max_side)
         coverages = [
             patch_coverage(
-                checked_mask(mask, (picture.height, picture.width), f"mask {index} of picture {number}"), grid
+                checked_mask(mask, (image.height, image.width), f"mask {index} of image {number}"), grid
             ).flatten()
             for index, mask in enumerate(objects)
         ]
@@ -159,15 +159,15 @@ def attention_averages(
     parts = []
     for number in counted:
         with recorded_blocks(tower) as record:
-            encoded = clip.encode(pictures[number], size=size, max_side=max_side)
+            encoded = clip.encode(images[number], size=size, max_side=max_side)
         own = torch.stack(covered[number])
         parts.append(_averages_of_one(tower, record, own, least_coverage, encoded.settings))
     return _joined_averages(parts)
 
 
 @torch.no_grad()
-def _attention(tower: ClipTower, record: Record, tokens: Tensor) -> dict[Kind, Tensor]:
-    """How some tokens of a picture attend to all, by kind ``[L, heads, P, 1+N]``."""
+def _attention(tower: ClipTower, record: BlockActivations, tokens: Tensor) -> dict[Kind, Tensor]:
+    """How some tokens of an image attend to all, by kind ``[L, heads, P, 1+N]``."""
     every = range(len(tower.blocks))
     return {
         kind: torch.cat([attention_weights(tower, record, index, compared, tokens) for index in every])
@@ -176,7 +176,7 @@ def _attention(tower: ClipTower, record: Record, tokens: Tensor) -> dict[Kind, T
 
 
 @torch.no_grad()
-def _cosines(tower: ClipTower, record: Record) -> tuple[dict[Part, Tensor], dict[Part, Tensor]]:
+def _cosines(tower: ClipTower, record: BlockActivations) -> tuple[dict[Part, Tensor], dict[Part, Tensor]]:
     """Cosines of what each part adds to the patches, to CLS and to the patch in the end, ``[L, N]`` each."""
     final = unit_length(tower.embed(record.final[0])[0].float())  # [1+N, C]
     to_cls: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
@@ -198,9 +198,9 @@ def _cosines(tower: ClipTower, record: Record) -> tuple[dict[Part, Tensor], dict
 
 
 def _averages_of_one(
-    tower: ClipTower, record: Record, coverages: Tensor, least_coverage: float, settings: Settings
+    tower: ClipTower, record: BlockActivations, coverages: Tensor, least_coverage: float, settings: Settings
 ) -> AttentionAverages:
-    """The averages of one picture, whose K objects cover the patches by ``[K, N]``."""
+    """The averages of one image, whose K objects cover the patches by ``[K, N]``."""
     shares: dict[Kind, list[Tensor]] = {kind: [] for kind in KINDS}
     elsewhere: dict[Kind, list[Tensor]] = {kind: [] for kind in KINDS}
     chance, patches = [], coverages.shape[1]
@@ -243,21 +243,21 @@ def _joined_averages(parts: Sequence[AttentionAverages]) -> AttentionAverages:
     )
 
 
-def _grid_of(clip: CLIPSurgery, picture: Image.Image, *, size: int | None, max_side: int | None) -> Grid:
-    """The patch grid at which `clip.encode` reads a picture; more than one patch.
+def _grid_of(clip: CLIPSurgery, image: Image.Image, *, size: int | None, max_side: int | None) -> Grid:
+    """The patch grid at which `clip.encode` reads an image; more than one patch.
 
     Raises:
         ValueError: for a size that holds no patch, or only one.
     """
     patch, short = clip.tower.patch_size, clip.tower.native_size if size is None else size
-    height, width = picture_size(picture.height, picture.width, size=short, max_side=max_side, patch=patch)
+    height, width = image_size(image.height, image.width, size=short, max_side=max_side, patch=patch)
     if height == width == patch:
-        raise ValueError(f"the picture is read as a single patch: give size={2 * patch} or more.")
+        raise ValueError(f"the image is read as a single patch: give size={2 * patch} or more.")
     return height // patch, width // patch
 
 
 def _chosen_patch(
-    patch: tuple[int, int] | None, point: tuple[float, float] | None, grid: Grid, picture: Image.Image
+    patch: tuple[int, int] | None, point: tuple[float, float] | None, grid: Grid, image: Image.Image
 ) -> Grid:
     if (patch is None) == (point is None):
         raise ValueError(
@@ -274,9 +274,9 @@ def _chosen_patch(
         return row, column
     assert point is not None
     x, y = point
-    if not (0 <= x < picture.width and 0 <= y < picture.height):
+    if not (0 <= x < image.width and 0 <= y < image.height):
         raise ValueError(
-            f"point={(x, y)} lies outside of the picture: x is 0 to {picture.width - 1}, "
-            f"y is 0 to {picture.height - 1}."
+            f"point={(x, y)} lies outside of the image: x is 0 to {image.width - 1}, "
+            f"y is 0 to {image.height - 1}."
         )
-    return int(y * grid[0] / picture.height), int(x * grid[1] / picture.width)
+    return int(y * grid[0] / image.height), int(x * grid[1] / image.width)

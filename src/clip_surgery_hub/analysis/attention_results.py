@@ -29,12 +29,12 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 @dataclass(frozen=True, eq=False)
 class AttentionAnalysis:
-    """Where one patch of a picture attends to, block by block, and which way each block moves the patches.
+    """Where one patch of an image attends to, block by block, and which way each block moves the patches.
 
     Everything is of the original path, that of CLIP itself, whatever method it is read by.
 
     Attributes:
-        picture: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, 3]``.
         patch: row and column of the chosen patch in the grid.
         weights: by kind of attention, ``[L, heads, 1+N]``: how the chosen patch attends to all tokens in each
             of the L blocks, CLS first, then the N = h * w patches in reading order. Each row sums to 1.
@@ -43,12 +43,12 @@ class AttentionAnalysis:
         cosines_to_final: the same to the patch's own final embedding, that of plain CLIP.
         mask: ``[H, W]`` bool, the object that the patch lies on, or None.
         coverage: ``[h, w]`` in [0, 1], the share of each patch under the mask, or None without a mask.
-        settings: how the picture was read.
+        settings: how the image was read.
 
     All tensors are float32 on the CPU.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     patch: tuple[int, int]
     weights: Mapping[Kind, Tensor]
     cosines_to_cls: Mapping[Part, Tensor]
@@ -116,7 +116,7 @@ class AttentionAnalysis:
         Args:
             blocks: numbers of the blocks whose maps are drawn, 0 the first; None: eight at most, spread
                 evenly up to the last.
-            opacity: the most that the heat covers of the picture, in [0, 1].
+            opacity: the most that the heat covers of the image, in [0, 1].
 
         Returns:
             A figure that belongs to no window; ``figure.savefig("attention.png")`` writes it.
@@ -130,10 +130,10 @@ class AttentionAnalysis:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers by block in plain values that JSON can hold; the maps are not in it."""
-        height, width = self.picture.shape[:2]
+        height, width = self.image.shape[:2]
         masked = self.coverage is not None
         return {
-            "picture": {"height": height, "width": width},
+            "image": {"height": height, "width": width},
             "grid": list(self.grid),
             "patch": {"row": self.patch[0], "column": self.patch[1]},
             "attention": {
@@ -161,20 +161,20 @@ class AttentionAnalysis:
 
 @dataclass(frozen=True, eq=False)
 class AttentionAverages:
-    """The figures of :class:`AttentionAnalysis` over all patches on objects of P pictures.
+    """The figures of :class:`AttentionAnalysis` over all patches on objects of P images.
 
     Attributes:
         same_object: by kind, ``[P, L]``: share of the attention to patches that lands on the same object,
-            averaged over the patches of each object, then over the picture's objects.
+            averaged over the patches of each object, then over the image's objects.
         same_object_elsewhere: by kind, ``[P, L]``: the same without the attending patch itself.
         chance: ``[P]``, the first share for attention that is spread evenly.
         chance_elsewhere: ``[P]``, the second share for attention that is spread evenly.
-        cosines_to_cls: by part, ``[P, L]``, averaged over all patches of the picture.
-        cosines_to_final: by part, ``[P, L]``, averaged over all patches of the picture.
+        cosines_to_cls: by part, ``[P, L]``, averaged over all patches of the image.
+        cosines_to_final: by part, ``[P, L]``, averaged over all patches of the image.
         objects: how many objects were counted.
-        settings: how the pictures were read.
+        settings: how the images were read.
 
-    All tensors are float32 on the CPU. Averages over the pictures are means over the first dimension.
+    All tensors are float32 on the CPU. Averages over the images are means over the first dimension.
     """
 
     same_object: Mapping[Kind, Tensor]
@@ -187,19 +187,19 @@ class AttentionAverages:
     settings: Settings
 
     def plot(self) -> Figure:
-        """Draw shares and cosines by block, averaged over the pictures; see `AttentionAnalysis.plot`."""
+        """Draw shares and cosines by block, averaged over the images; see `AttentionAnalysis.plot`."""
         from clip_surgery_hub.plotting.attention import plot_averages
 
         return plot_averages(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The averages over the pictures, by block, in plain values that JSON can hold."""
+        """The averages over the images, by block, in plain values that JSON can hold."""
 
         def by_block(values: Mapping[Any, Tensor]) -> dict[str, list[float]]:
             return {name: value.mean(0).tolist() for name, value in values.items()}
 
         return {
-            "pictures": len(self.chance),
+            "images": len(self.chance),
             "objects": self.objects,
             "same_object": by_block(self.same_object),
             "same_object_elsewhere": by_block(self.same_object_elsewhere),

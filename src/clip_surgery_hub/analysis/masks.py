@@ -1,4 +1,4 @@
-"""Masks of objects in a picture, how much of each patch they cover, and the highest patch on one."""
+"""Masks of objects in an image, how much of each patch they cover, and the highest patch on one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_surgery_hub.images.loading import PictureError, load_picture
+from clip_surgery_hub.images.loading import ImageError, load_image
 
 __all__ = ["check_count", "checked_mask", "highest_patch", "patch_coverage", "read_mask"]
 
@@ -20,21 +20,21 @@ OWN = 0.5
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask out of a picture file: every pixel that is not black belongs to the object.
+    """A mask out of an image file: every pixel that is not black belongs to the object.
 
     Args:
-        path: a PNG of black, white and grey, of colours, or of a palette, without transparency.
+        path: a PNG of black, white and gray, of colors, or of a palette, without transparency.
 
     Returns:
         ``[H, W]`` bool.
 
     Raises:
-        PictureError: for a file that is missing, damaged, no picture, or partly transparent.
+        ImageError: for a file that is missing, damaged, no image, or partly transparent.
     """
-    load_picture(path)  # says what is wrong with a file; its pixels have 8 bits, which can lose a faint grey
+    load_image(path)  # says what is wrong with a file; its pixels have 8 bits, which can lose a faint gray
     with Image.open(path.expanduser()) as opened:
         if opened.has_transparency_data:
-            raise PictureError(
+            raise ImageError(
                 f"The mask {path} has transparency, which could mean either; save it in black and white."
             )
         values = np.asarray(opened.convert("RGB") if opened.mode == "P" else opened)
@@ -47,7 +47,7 @@ def checked_mask(mask: Any, size: tuple[int, int], name: str) -> np.ndarray:
 
     Args:
         mask: array or tensor ``[H, W]``, bool or 0 and 1.
-        size: height and width of the picture that it belongs to.
+        size: height and width of the image that it belongs to.
         name: what messages call it.
 
     Returns:
@@ -59,7 +59,7 @@ def checked_mask(mask: Any, size: tuple[int, int], name: str) -> np.ndarray:
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if values.shape != size:
         raise ValueError(
-            f"{name} must be as large as its picture, {list(size)} (height, width), got {list(values.shape)}."
+            f"{name} must be as large as its image, {list(size)} (height, width), got {list(values.shape)}."
         )
     if values.dtype != np.bool_ and not np.isin(values, (0, 1)).all():
         raise ValueError(
@@ -70,22 +70,22 @@ def checked_mask(mask: Any, size: tuple[int, int], name: str) -> np.ndarray:
     return inside
 
 
-def check_count(masks: Sequence[Any], pictures: Sequence[Any]) -> None:
-    """Check that there is an entry of masks for each picture.
+def check_count(masks: Sequence[Any], images: Sequence[Any]) -> None:
+    """Check that there is an entry of masks for each image.
 
     Raises:
         ValueError: there is not.
     """
-    if len(masks) != len(pictures):
+    if len(masks) != len(images):
         raise ValueError(
-            f"masks holds {len(masks)} entries for {len(pictures)} pictures: give one for each picture."
+            f"masks holds {len(masks)} entries for {len(images)} images: give one for each image."
         )
 
 
 def patch_coverage(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
     """Share of each patch's area that a mask covers.
 
-    The grid lies over the whole picture, so that a patch's border may cut through pixels; these count by the
+    The grid lies over the whole image, so that a patch's border may cut through pixels; these count by the
     part of them that lies in the patch.
 
     Args:
@@ -93,7 +93,7 @@ def patch_coverage(mask: np.ndarray, grid: tuple[int, int]) -> Tensor:
         grid: patch rows and columns ``(h, w)``.
 
     Returns:
-        ``[h, w]`` float32 in [0, 1]; their mean is the share of the picture that the mask covers.
+        ``[h, w]`` float32 in [0, 1]; their mean is the share of the image that the mask covers.
     """
     height, width = mask.shape
     area = _overlaps(height, grid[0]) @ torch.from_numpy(mask).double() @ _overlaps(width, grid[1]).T

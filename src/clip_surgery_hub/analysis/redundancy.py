@@ -15,7 +15,7 @@ from clip_surgery_hub.analysis.masks import check_count, checked_mask
 from clip_surgery_hub.analysis.redundancy_result import RedundancyAnalysis
 from clip_surgery_hub.functional import feature_surgery, unit_length
 from clip_surgery_hub.images.encoding import EncodedImages
-from clip_surgery_hub.images.loading import load_pictures
+from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.model import CLIPSurgery, Texts
 from clip_surgery_hub.towers.activations import clip_tower, recorded_output
 
@@ -41,42 +41,42 @@ def redundancy_analysis(
 
     Args:
         clip: the checkpoint, under the method whose maps are asked for; CLIP's own are read beside them.
-        images: pictures, whatever `CLIPSurgery.encode` takes.
+        images: images, whatever `CLIPSurgery.encode` takes.
         texts: the class set, two texts or more, or embeddings by name, see `CLIPSurgery.explain`.
-        unrelated: texts (or embeddings by name) that name nothing in the pictures; the empty one by default.
-        masks: for each picture the masks ``[H, W]`` of texts that are in it, bool or 0 and 1; a text that is
+        unrelated: texts (or embeddings by name) that name nothing in the images; the empty one by default.
+        masks: for each image the masks ``[H, W]`` of texts that are in it, bool or 0 and 1; a text that is
             not in it has none.
         size: see `CLIPSurgery.encode`.
         max_side: see `CLIPSurgery.encode`.
 
     Raises:
-        PictureError: an image cannot be read.
+        ImageError: an image cannot be read.
         ValueError: fewer than two texts, or masks that do not fit.
         RuntimeError: the model runs past its hooks, as one does that was compiled.
     """
-    pictures = load_pictures(images)
+    images = load_images(images)
     names, embeds = _embedded(clip, texts)
     if len(names) < 2:
         raise ValueError(f"what texts share needs two texts or more, got {len(names)}: add others to texts.")
-    checked = None if masks is None else _checked_masks(masks, pictures, names)
+    checked = None if masks is None else _checked_masks(masks, images, names)
     others, other_embeds = _embedded(clip, unrelated)
-    encoded, original = _encoded_twice(clip, pictures, size=size, max_side=max_side)
+    encoded, original = _encoded_twice(clip, images, size=size, max_side=max_side)
     read = clip.explain(encoded, texts)
     channels = [_channels(tokens[1:], embeds) for tokens in encoded.tokens]
     mean, spread, common, energy = torch.stack(channels).mean(0)
     return RedundancyAnalysis(
-        plain=replace(
+        original=replace(
             read,
-            plain=_on_grids([tokens @ embeds.T for tokens in original], encoded.grids),
-            operated=_on_grids(
+            plain_similarity=_on_grids([tokens @ embeds.T for tokens in original], encoded.grids),
+            surgery_similarity=_on_grids(
                 [feature_surgery(tokens[None], embeds)[0] for tokens in original], encoded.grids
             ),
             settings=replace(read.settings, method="none", depth=None),
         ),
-        read=read,
+        modified=read,
         unrelated=others,
-        plain_unrelated=_mean_maps(original, other_embeds, encoded.grids),
-        read_unrelated=_mean_maps(encoded.tokens, other_embeds, encoded.grids),
+        original_unrelated=_mean_maps(original, other_embeds, encoded.grids),
+        modified_unrelated=_mean_maps(encoded.tokens, other_embeds, encoded.grids),
         mean=mean,
         spread=spread,
         common=common,
@@ -86,23 +86,23 @@ def redundancy_analysis(
 
 
 def _checked_masks(
-    masks: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image], names: Sequence[str]
+    masks: Sequence[Mapping[str, Any]], images: Sequence[Image.Image], names: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], ...]:
-    check_count(masks, pictures)
+    check_count(masks, images)
     checked = []
-    for number, (by_text, picture) in enumerate(zip(masks, pictures, strict=True)):
+    for number, (by_text, image) in enumerate(zip(masks, images, strict=True)):
         if unknown := [text for text in by_text if text not in names]:
-            raise ValueError(f"picture {number} has a mask of {unknown[0]!r}, which is none of the texts.")
-        size = (picture.height, picture.width)
+            raise ValueError(f"image {number} has a mask of {unknown[0]!r}, which is none of the texts.")
+        size = (image.height, image.width)
         found = {
-            text: checked_mask(mask, size, f"the mask of {text!r} in picture {number}")
+            text: checked_mask(mask, size, f"the mask of {text!r} in image {number}")
             for text, mask in by_text.items()
         }
         for text, mask in found.items():
             if mask.all() or not mask.any():
                 raise ValueError(
-                    f"the mask of {text!r} in picture {number} covers "
-                    f"{'the whole picture' if mask.all() else 'nothing'}: leave it out, since there is "
+                    f"the mask of {text!r} in image {number} covers "
+                    f"{'the whole image' if mask.all() else 'nothing'}: leave it out, since there is "
                     "nothing to compare with."
                 )
         checked.append(found)
@@ -120,18 +120,18 @@ def _embedded(clip: CLIPSurgery, texts: Texts) -> tuple[tuple[str, ...], Tensor]
 
 
 def _encoded_twice(
-    clip: CLIPSurgery, pictures: Sequence[Image.Image], *, size: int | None, max_side: int | None
+    clip: CLIPSurgery, images: Sequence[Image.Image], *, size: int | None, max_side: int | None
 ) -> tuple[EncodedImages, list[Tensor]]:
-    """Pictures encoded as the method reads them, and the original path's tokens ``[1+N, C]`` of each."""
+    """Images encoded as the method reads them, and the original path's tokens ``[1+N, C]`` of each."""
     tower = clip_tower(clip.tower)
     each, original = [], []
-    for picture in pictures:
+    for image in images:
         with recorded_output(tower) as record:
-            each.append(clip.encode(picture, size=size, max_side=max_side))
+            each.append(clip.encode(image, size=size, max_side=max_side))
         with torch.no_grad():
             original.append(unit_length(tower.embed(record.final[0])[0].float()).cpu())
     together = EncodedImages(
-        pictures=tuple(one.pictures[0] for one in each),
+        images=tuple(one.images[0] for one in each),
         tokens=tuple(one.tokens[0] for one in each),
         grids=tuple(one.grids[0] for one in each),
         settings=each[0].settings,
@@ -158,14 +158,14 @@ def _channels(patches: Tensor, texts: Tensor) -> Tensor:
 
 
 def _mean_maps(tokens: Sequence[Tensor], embeds: Tensor, grids: Sequence[Grid]) -> tuple[Tensor, ...]:
-    """Mean cosine similarity of the patches with some texts, a map ``[h, w]`` for each picture."""
+    """Mean cosine similarity of the patches with some texts, a map ``[h, w]`` for each image."""
     return tuple(
         (one[1:] @ embeds.T).mean(-1).unflatten(0, grid) for one, grid in zip(tokens, grids, strict=True)
     )
 
 
 def _on_grids(similarities: Sequence[Tensor], grids: Sequence[Grid]) -> tuple[Tensor, ...]:
-    """``[1+N, T]`` with CLS -> ``[T, h, w]`` without, for each picture."""
+    """``[1+N, T]`` with CLS -> ``[T, h, w]`` without, for each image."""
     return tuple(
         one[1:].T.unflatten(1, grid).contiguous() for one, grid in zip(similarities, grids, strict=True)
     )

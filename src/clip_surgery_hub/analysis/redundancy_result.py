@@ -16,45 +16,45 @@ from clip_surgery_hub.results.explanation import Explanation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["READINGS", "Reading", "RedundancyAnalysis"]
+__all__ = ["VARIANTS", "Variant", "RedundancyAnalysis"]
 
-Reading = Literal["raw", "feature_surgery", "architecture_surgery", "both"]
+Variant = Literal["raw", "feature_surgery", "architecture_surgery", "both"]
 
 #: How patches are compared with texts: with no surgery, with one of the two, or with both.
-READINGS: tuple[Reading, ...] = get_args(Reading)
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
 TOP_CHANNELS = 20
 
 
 @dataclass(frozen=True, eq=False)
 class RedundancyAnalysis:
-    """What all texts share in B pictures, and what their maps are before and after surgery.
+    """What all texts share in B images, and what their maps are before and after surgery.
 
-    There are four readings: "raw" is CLIP itself, "feature_surgery" that alone, "architecture_surgery" the
+    There are four variants: "raw" is CLIP itself, "feature_surgery" that alone, "architecture_surgery" the
     patches as the method reads them, "both" the two together. Under the method "none" the last two are the
     first two.
 
     Attributes:
-        plain: similarity on the original path, before (``plain``) and after (``operated``) feature surgery.
-        read: the same on the path that the method reads.
-        unrelated: texts that name nothing in the pictures, by default the empty one.
-        plain_unrelated: B maps ``[h, w]``, their mean cosine similarity on the original path.
-        read_unrelated: the same on the path that the method reads.
+        original: similarity on the original path, before and after feature surgery.
+        modified: the same on the path that the method reads.
+        unrelated: texts that name nothing in the images, by default the empty one.
+        original_unrelated: B maps ``[h, w]``, their mean cosine similarity on the original path.
+        modified_unrelated: the same on the path that the method reads.
         mean: ``[C]``, mean over patches and texts of each channel's product F_nc T_tc; they sum to the mean
             cosine similarity.
         spread: ``[C]``, mean over patches of the product's standard deviation over the texts.
         common: ``[C]``, mean over patches of the square of the product's mean over the texts.
         energy: ``[C]``, mean over patches and texts of the product's square; at least ``common``.
-        masks: for each picture the masks ``[H, W]`` of texts that are in it, or None.
+        masks: for each image the masks ``[H, W]`` of texts that are in it, or None.
 
     Channels are of the path that the method reads. All tensors are float32 on the CPU.
     """
 
-    plain: Explanation
-    read: Explanation
+    original: Explanation
+    modified: Explanation
     unrelated: tuple[str, ...]
-    plain_unrelated: tuple[Tensor, ...]
-    read_unrelated: tuple[Tensor, ...]
+    original_unrelated: tuple[Tensor, ...]
+    modified_unrelated: tuple[Tensor, ...]
     mean: Tensor
     spread: Tensor
     common: Tensor
@@ -65,7 +65,7 @@ class RedundancyAnalysis:
     def shared(self) -> Tensor:
         """Share of each channel's energy that all texts have in common, ``[C]`` in [0, 1].
 
-        1: it reacts to all texts alike. 0: it only tells them apart.
+        1: it reacts to all texts alike. 0: it only distinguishes them.
         """
         return torch.where(self.energy > 0, self.common / self.energy, 0.0)
 
@@ -79,67 +79,70 @@ class RedundancyAnalysis:
         """The channels by what they do for all texts alike, the most first: ``[C]`` int64 by ``common``."""
         return self.common.argsort(descending=True, stable=True)
 
-    def similarity(self, reading: Reading) -> list[Tensor]:
+    def similarity(self, variant: Variant) -> list[Tensor]:
         """Similarity of every patch with every text, B tensors ``[T, h, w]``.
 
         Raises:
-            ValueError: for an unknown reading.
+            ValueError: for an unknown variant.
         """
-        if reading not in READINGS:
-            raise ValueError(f"reading must be one of {', '.join(map(repr, READINGS))}, got {reading!r}.")
-        explanation = self.plain if reading in ("raw", "feature_surgery") else self.read
-        before = reading in ("raw", "architecture_surgery")
-        return list(explanation.plain if before else explanation.operated)
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {', '.join(map(repr, VARIANTS))}, got {variant!r}.")
+        explanation = self.original if variant in ("raw", "feature_surgery") else self.modified
+        before = variant in ("raw", "architecture_surgery")
+        return list(explanation.plain_similarity if before else explanation.surgery_similarity)
 
-    def contrasts(self, reading: Reading) -> list[dict[str, float]]:
-        """For each picture the contrast of every text that has a mask, in percent; mSC is their mean.
+    def contrasts(self, variant: Variant) -> list[dict[str, float]]:
+        """For each image the contrast of every text that has a mask, in percent; mSC is their mean.
 
         The contrast is the mean of the min-max map under the mask minus its mean elsewhere, in [-100, 100];
         negative means that the map shows the opposite.
 
         Raises:
-            ValueError: when the analysis was made without masks, or for an unknown reading.
+            ValueError: when the analysis was made without masks, or for an unknown variant.
         """
         if self.masks is None:
             raise ValueError("contrast needs the objects' masks: give masks= to redundancy_analysis.")
         return [
-            {text: contrast(similarity[self.read.texts.index(text)], mask) for text, mask in masks.items()}
-            for similarity, masks in zip(self.similarity(reading), self.masks, strict=True)
+            {
+                text: contrast(similarity[self.modified.texts.index(text)], mask)
+                for text, mask in masks.items()
+            }
+            for similarity, masks in zip(self.similarity(variant), self.masks, strict=True)
         ]
 
-    def msc(self, reading: Reading) -> float:
-        """Mean contrast over the texts of a picture, then over the pictures that have any, in percent.
+    def msc(self, variant: Variant) -> float:
+        """Mean contrast over the texts of an image, then over the images that have any, in percent.
 
         Raises:
             ValueError: as :meth:`contrasts`.
         """
-        pictures = [list(found.values()) for found in self.contrasts(reading) if found]
-        return float(np.mean([np.mean(found) for found in pictures]))
+        images = [list(found.values()) for found in self.contrasts(variant) if found]
+        return float(np.mean([np.mean(found) for found in images]))
 
-    def resemblance(self, reading: Reading) -> Tensor:
+    def resemblance(self, variant: Variant) -> Tensor:
         """How much each text's map resembles that of the unrelated texts, ``[B, T]`` in [-1, 1].
 
         Pearson's correlation over the patches; 0 for a map that is constant.
         """
-        on_plain = reading in ("raw", "feature_surgery")
-        unrelated = self.plain_unrelated if on_plain else self.read_unrelated
-        pairs = zip(self.similarity(reading), unrelated, strict=True)
+        on_plain = variant in ("raw", "feature_surgery")
+        unrelated = self.original_unrelated if on_plain else self.modified_unrelated
+        pairs = zip(self.similarity(variant), unrelated, strict=True)
         return torch.stack([correlation(maps.flatten(1), one.flatten()) for maps, one in pairs])
 
     def plot(self, *, number: int = 0, texts: Sequence[str] | None = None, opacity: float = 0.8) -> Figure:
-        """Draw the maps of a picture before and after surgery, and the channels that all texts share.
+        """Draw the maps of an image before and after surgery, and the channels that all texts share.
 
         Args:
-            number: of the picture, 0 the first.
+            number: of the image, 0 the first.
             texts: those of the class set that are drawn; None: five at most, those with a mask first, then
                 those with the highest scores.
-            opacity: the most that the heat covers of the picture, in [0, 1].
+            opacity: the most that the heat covers of the image, in [0, 1].
 
         Returns:
             A figure that belongs to no window; ``figure.savefig("redundancy.png")`` writes it.
 
         Raises:
-            ValueError: for a picture or text that is not there, or an opacity outside [0, 1].
+            ValueError: for an image or text that is not there, or an opacity outside [0, 1].
         """
         from clip_surgery_hub.plotting.redundancy import plot_redundancy
 
@@ -149,8 +152,8 @@ class RedundancyAnalysis:
         """The numbers in plain values that JSON can hold, of the channels the foremost; no maps."""
         top, shared = self.order[:TOP_CHANNELS].tolist(), self.shared
         return {
-            "pictures": len(self.read),
-            "texts": list(self.read.texts),
+            "images": len(self.modified),
+            "texts": list(self.modified.texts),
             "unrelated": list(self.unrelated),
             "redundancy": self.redundancy,
             "channels": [
@@ -162,12 +165,12 @@ class RedundancyAnalysis:
                 }
                 for channel in top
             ],
-            "msc": None if self.masks is None else {reading: self.msc(reading) for reading in READINGS},
+            "msc": None if self.masks is None else {variant: self.msc(variant) for variant in VARIANTS},
             "contrasts": None
             if self.masks is None
-            else {reading: self.contrasts(reading) for reading in READINGS},
-            "resemblance": {reading: float(self.resemblance(reading).mean()) for reading in READINGS},
-            "settings": self.read.settings.to_dict(),
+            else {variant: self.contrasts(variant) for variant in VARIANTS},
+            "resemblance": {variant: float(self.resemblance(variant).mean()) for variant in VARIANTS},
+            "settings": self.modified.settings.to_dict(),
         }
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: from a folder, a file or a hub id to a model to be operated on, one file per format."""
+"""Checkpoints: from a folder, a file or a hub id to a model to be modified, one file per format."""
 
 from clip_surgery_hub.checkpoints.building import build_open_clip
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint, load_checkpoint

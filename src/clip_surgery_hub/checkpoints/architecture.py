@@ -51,7 +51,7 @@ class TextShape:
 
 @dataclass(frozen=True)
 class ViTShape:
-    """OpenCLIP's own vision transformer: patches in pixels of square pictures."""
+    """OpenCLIP's own vision transformer: patches in pixels of square images."""
 
     transformer: TransformerShape
     patch_size: int
@@ -79,7 +79,7 @@ class TimmShape:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A whole model: C is `embed_dim`, the width of the space that pictures and texts share."""
+    """A whole model: C is `embed_dim`, the width of the space that images and texts share."""
 
     embed_dim: int
     vision: ViTShape | ResNetShape | TimmShape

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.checkpoints.architecture import Architecture, ResNetShape, TimmShape, ViTShape
-from clip_surgery_hub.checkpoints.load_state import fill, without_initialisation
+from clip_surgery_hub.checkpoints.load_state import load_state, without_initialization
 from clip_surgery_hub.checkpoints.open_clip_config import SUPPORTED, read_architecture
 from clip_surgery_hub.checkpoints.open_clip_sizes import check_sizes
 from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP, TimmCLIPConfig, text_settings
@@ -72,7 +72,7 @@ def load_open_clip(
     architecture = read_architecture(model_cfg, source)
     state = without_prefixes(state)
     check_sizes(architecture, state, source)
-    return fill(
+    return load_state(
         lambda: build_open_clip(model_cfg, source=source),
         _tensors(architecture, state),
         source=source,
@@ -111,7 +111,7 @@ def _siglip(architecture: Architecture, source: str) -> nn.Module:
     assert isinstance(architecture.vision, TimmShape)
     if text.causal or text.pool != "last" or text.projection == "matrix" or not architecture.logit_bias:
         raise _other_text(architecture, source, "not SigLIP's")
-    with without_initialisation():
+    with without_initialization():
         vision = siglip_vision(architecture.vision)
     if vision.transformer.width != architecture.embed_dim:
         raise ValueError(

@@ -13,9 +13,9 @@ from torch import nn
 from clip_surgery_hub.checkpoints.finding import find_file, reachable
 from clip_surgery_hub.checkpoints.json_files import read_json_object
 from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE, SavedSurgery, read_saved_surgery
-from clip_surgery_hub.images.image_transform import Normalisation
+from clip_surgery_hub.images.image_transform import Normalization
 
-_COMPANIONS = ("preprocessor_config.json", "processor_config.json", "concepts.json")
+_SIDECAR_FILES = ("preprocessor_config.json", "processor_config.json", "concepts.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,18 +25,18 @@ class Checkpoint:
     Attributes:
         model: in eval mode.
         tokenizer: its tokenizer as `transformers` has it, or None where there is none.
-        normalisation: what it wants done to pictures, or None where nothing says so.
+        normalization: what it wants done to images, or None where nothing says so.
         known_words: the words it was trained on, in lower case, or None where no ``concepts.json`` says so.
         surgery: how it wants to be read, as its ``clip_surgery.json`` says.
-        companions: the content of small files that are kept as they are when the model is saved, by name.
+        sidecar_files: the content of small files that are kept as they are when the model is saved, by name.
     """
 
     model: nn.Module
     tokenizer: Any
-    normalisation: Normalisation | None
+    normalization: Normalization | None
     known_words: frozenset[str] | None
     surgery: SavedSurgery = SavedSurgery()
-    companions: Mapping[str, bytes] = field(default_factory=dict)
+    sidecar_files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def load_checkpoint(
@@ -61,7 +61,7 @@ def load_checkpoint(
     source = reachable(source, revision)
     files = open_clip_files if _is_open_clip(source, revision) else transformers_files
     checkpoint = files.load(source, dtype=dtype, revision=revision)
-    return _with_companions(checkpoint, source, revision)
+    return _with_sidecar_files(checkpoint, source, revision)
 
 
 def _is_open_clip(source: str, revision: str | None) -> bool:
@@ -74,7 +74,7 @@ def _is_open_clip(source: str, revision: str | None) -> bool:
     return config is None or "model_type" not in read_json_object(config)
 
 
-def _with_companions(checkpoint: Checkpoint, source: str, revision: str | None) -> Checkpoint:
+def _with_sidecar_files(checkpoint: Checkpoint, source: str, revision: str | None) -> Checkpoint:
     """The checkpoint, with what lies beside its weights; beside a single file lies nothing of it.
 
     Args:
@@ -89,9 +89,9 @@ def _with_companions(checkpoint: Checkpoint, source: str, revision: str | None) 
     if Path(source).is_file():
         return checkpoint
     surgery = find_file(source, SURGERY_FILE, revision)
-    found = {name: path for name in _COMPANIONS if (path := find_file(source, name, revision))}
+    found = {name: path for name in _SIDECAR_FILES if (path := find_file(source, name, revision))}
     return replace(
         checkpoint,
         surgery=checkpoint.surgery if surgery is None else read_saved_surgery(surgery),
-        companions={name: path.read_bytes() for name, path in found.items()},
+        sidecar_files={name: path.read_bytes() for name, path in found.items()},
     )

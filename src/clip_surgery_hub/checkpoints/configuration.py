@@ -37,7 +37,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
         )
     if settings.get("quantization_config") is not None:
         raise ValueError(
-            f"{path} describes quantised weights, which cannot be checked; load the model with transformers "
+            f"{path} describes quantized weights, which cannot be checked; load the model with transformers "
             "and give it to CLIPSurgery(model)."
         )
     if settings.get("transformers_weights") is not None:

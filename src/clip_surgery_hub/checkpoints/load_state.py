@@ -14,7 +14,7 @@ from clip_surgery_hub.checkpoints.json_files import plural, shortened
 from clip_surgery_hub.checkpoints.weights import check_values
 
 
-class _WithoutInitialisation(TorchFunctionMode):
+class _WithoutInitialization(TorchFunctionMode):
     """Leaves out what is written into a parameter."""
 
     def __torch_function__(
@@ -28,22 +28,22 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 @contextmanager
-def without_initialisation() -> Iterator[None]:
+def without_initialization() -> Iterator[None]:
     """A context in which modules are built, but their parameters are not filled with random numbers.
 
     The memory of a parameter is never touched, buffers are real, and torch's generator stays as it was.
     """
-    with torch.random.fork_rng(devices=[]), _WithoutInitialisation():
+    with torch.random.fork_rng(devices=[]), _WithoutInitialization():
         yield
 
 
-def fill(
+def load_state(
     build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], *, source: str, dtype: torch.dtype
 ) -> nn.Module:
     """Build a module and put weights into it.
 
     Args:
-        build: makes the module; called without initialisation.
+        build: makes the module; called without initialization.
         tensors: every parameter and persistent buffer by name, and nothing else.
         source: the checkpoint, for messages.
         dtype: what floating point numbers become.
@@ -55,7 +55,7 @@ def fill(
         ValueError: naming weights that are missing, left over, of another shape, not numbers or not finite.
     """
     try:
-        with without_initialisation():
+        with without_initialization():
             module = build()
     except (RuntimeError, MemoryError) as error:  # more memory than there is
         raise ValueError(

@@ -10,7 +10,7 @@ _TAGS = ["clip", "clip-surgery", "explainability", "open-vocabulary-segmentation
 _BODY = """
 # {title}
 
-Where in a picture is what a text names? A CLIP whose patch tokens `{method}` reads{over}.
+Where in an image is what a text names? A CLIP whose patch tokens `{method}` reads{over}.
 
 The weights are those of a plain CLIP{of_base}. How they are read is written in `{surgery_file}`.
 
@@ -74,7 +74,7 @@ def model_card(
         over="" if surgery.depth is None else f" in its last {blocks}",
         of_base="" if base_model is None else f", [{base_model}](https://huggingface.co/{base_model})",
         surgery_file=SURGERY_FILE,
-        depth="no block is operated on" if surgery.depth is None else f"the last {blocks}",
+        depth="no block is modified" if surgery.depth is None else f"the last {blocks}",
         interpolation=surgery.interpolation,
         reference=get_method(surgery.method).reference,
     )

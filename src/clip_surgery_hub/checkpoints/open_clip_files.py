@@ -21,7 +21,7 @@ from clip_surgery_hub.checkpoints.json_files import read_json_object, shortened
 from clip_surgery_hub.checkpoints.open_clip_config import read_architecture
 from clip_surgery_hub.checkpoints.open_clip_tokens import load_open_clip_tokenizer
 from clip_surgery_hub.checkpoints.weights import read_weights
-from clip_surgery_hub.images.image_transform import Normalisation
+from clip_surgery_hub.images.image_transform import Normalization
 
 CONFIG_FILE = "open_clip_config.json"
 # In the order in which OpenCLIP looks for them.
@@ -53,18 +53,18 @@ def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint
         raise ValueError(f"{config_path} has no model_cfg that describes the model; copy it again.")
     read_architecture(model_cfg, str(config_path))  # what is wrong with it is wrong in this file
     _check_activation(config, model_cfg, source)
-    normalisation = read_normalisation(config.get("preprocess_cfg"), source)
+    normalization = read_normalization(config.get("preprocess_cfg"), source)
     model = _load_model(source, model_cfg, dtype, revision)
     return Checkpoint(
         model,
         load_open_clip_tokenizer(source, revision, model, model_cfg["text_cfg"]),
-        normalisation,
+        normalization,
         known_words=None,
     )
 
 
-def read_normalisation(preprocess_cfg: Any, source: str) -> Normalisation:
-    """What OpenCLIP's ``preprocess_cfg`` does to the values of pictures; OpenAI's where it does not say.
+def read_normalization(preprocess_cfg: Any, source: str) -> Normalization:
+    """What OpenCLIP's ``preprocess_cfg`` does to the values of images; OpenAI's where it does not say.
 
     Raises:
         ValueError: for values that are no mean, standard deviation or filter.
@@ -83,7 +83,7 @@ def read_normalisation(preprocess_cfg: Any, source: str) -> Normalisation:
             )
         ):
             raise ValueError(
-                f"{name} of preprocess_cfg of {source} must be three numbers, one per colour, not "
+                f"{name} of preprocess_cfg of {source} must be three numbers, one per color, not "
                 f"{shortened(values)}; copy {CONFIG_FILE} again."
             )
     interpolation, mode = given.get("interpolation") or "bicubic", given.get("mode") or "RGB"
@@ -92,7 +92,7 @@ def read_normalisation(preprocess_cfg: Any, source: str) -> Normalisation:
             f"preprocess_cfg of {source} must have the interpolation bicubic or bilinear and the mode RGB, "
             f"not {shortened(interpolation)} and {shortened(mode)}; copy {CONFIG_FILE} again."
         )
-    return Normalisation(tuple(map(float, mean)), tuple(map(float, std)), int(_FILTERS[interpolation]))
+    return Normalization(tuple(map(float, mean)), tuple(map(float, std)), int(_FILTERS[interpolation]))
 
 
 def _load_model(

@@ -19,7 +19,7 @@ from torch import Tensor
 from clip_surgery_hub.checkpoints.building import load_open_clip
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
 from clip_surgery_hub.checkpoints.json_files import shortened
-from clip_surgery_hub.checkpoints.open_clip_files import CONFIG_FILE, read_normalisation
+from clip_surgery_hub.checkpoints.open_clip_files import CONFIG_FILE, read_normalization
 from clip_surgery_hub.checkpoints.open_clip_tokens import load_open_clip_tokenizer
 from clip_surgery_hub.checkpoints.script_pickle import ScriptModule
 from clip_surgery_hub.checkpoints.torchscript import is_torchscript, named_tensors, read_torchscript
@@ -61,7 +61,7 @@ def load(path: Path, *, dtype: torch.dtype) -> Checkpoint:
     _check_heads(modules, source)
     model = load_open_clip(model_cfg, state, source=source, dtype=dtype)
     tokenizer = load_open_clip_tokenizer(str(path.parent), None, model, model_cfg["text_cfg"])
-    return Checkpoint(model, tokenizer, read_normalisation(None, source), known_words=None)
+    return Checkpoint(model, tokenizer, read_normalization(None, source), known_words=None)
 
 
 def openai_model_cfg(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def openai_model_cfg(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
         return len({found[1] for name in state if (found := re.match(rf"{start}\.(\d+)\.", name))})
 
     def side(name: str) -> int:
-        """Cells along a side of a square grid whose positions, and one more, are in an embedding."""
+        """Layout along a side of a square grid whose positions, and one more, are in an embedding."""
         return math.isqrt(max(shape(name, 2)[0] - 1, 0))
 
     width, embed_dim = shape("text_projection", 2)

@@ -1,4 +1,4 @@
-"""Tokenizer and normalisation of a checkpoint of transformers, tried before they are given out."""
+"""Tokenizer and normalization of a checkpoint of transformers, tried before they are given out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image
 
 from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import as_json_object, read_json_object, shortened
-from clip_surgery_hub.images.image_transform import Normalisation
+from clip_surgery_hub.images.image_transform import Normalization
 
-__all__ = ["load_normalisation", "load_tokenizer"]
+__all__ = ["load_normalization", "load_tokenizer"]
 
 # Any one of them tells that there is a tokenizer; without one transformers makes an empty tokenizer up.
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
@@ -72,11 +72,11 @@ def _damage(files: dict[str, Path]) -> str:
     return ""
 
 
-def load_normalisation(source: str, revision: str | None) -> Normalisation | None:
-    """What a checkpoint wants done to the values of pictures, or None where no file says so.
+def load_normalization(source: str, revision: str | None) -> Normalization | None:
+    """What a checkpoint wants done to the values of images, or None where no file says so.
 
     Raises:
-        ValueError: for a file that is damaged, or numbers that would make no picture.
+        ValueError: for a file that is damaged, or numbers that would make no image.
     """
     from transformers import AutoImageProcessor
 
@@ -91,7 +91,7 @@ def load_normalisation(source: str, revision: str | None) -> Normalisation | Non
         )
         resample = int(Image.Resampling(processor.resample))
         if not processor.do_normalize:
-            return Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
+            return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
         mean, std = _three(processor.image_mean, "image_mean"), _three(processor.image_std, "image_std")
         if min(std) <= 0:
             raise ValueError(f"image_std must be above 0, but is {std}")
@@ -100,11 +100,11 @@ def load_normalisation(source: str, revision: str | None) -> Normalisation | Non
             f"the image processor of {source} cannot be loaded ({shortened(error)}); copy "
             f"{' and '.join(str(path.name) for path in paths)} again."
         ) from error
-    return Normalisation(mean, std, resample)
+    return Normalization(mean, std, resample)
 
 
 def _three(values: Any, name: str) -> tuple[float, ...]:
-    """A number per colour; one alone is that of all."""
+    """A number per color; one alone is that of all."""
     numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values] * 3
     if len(numbers) != 3 or not all(_is_finite(number) for number in numbers):
         raise ValueError(f"{name} must be a number for red, green and blue, but is {shortened(values)}")

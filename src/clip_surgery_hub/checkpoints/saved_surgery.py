@@ -27,7 +27,7 @@ class SavedSurgery:
 
     Attributes:
         method: name of a method of `clip_surgery_hub.methods`.
-        depth: how many of the last blocks are operated on, None for the method's own depth.
+        depth: how many of the last blocks are modified, None for the method's own depth.
         interpolation: how position embeddings are resized, "bilinear" or "bicubic".
     """
 
@@ -69,14 +69,14 @@ def read_saved_surgery(path: Path) -> SavedSurgery:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        recognised, version = values["format"] == FORMAT, values["format_version"]
+        recognized, version = values["format"] == FORMAT, values["format_version"]
         saved = SavedSurgery(
             method=values["method"], depth=values["depth"], interpolation=values["interpolation"]
         )
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is damaged ({reason}); save the model again, or delete it.") from error
-    if not recognised:
+    if not recognized:
         raise ValueError(f"{path} is not of the format {FORMAT!r}; delete it, or save the model again.")
     if version != FORMAT_VERSION:
         raise ValueError(

@@ -136,29 +136,29 @@ def _write(clip: CLIPSurgery, folder: Path) -> None:
     clip.model.save_pretrained(folder)  # type: ignore[operator]
     if clip.tokenizer is not None:
         clip.tokenizer.save_pretrained(folder)
-    for name, content in (_made_companions(clip) | clip.companions).items():
+    for name, content in (_made_sidecar_files(clip) | clip.sidecar_files).items():
         (folder / name).write_bytes(content)
     (folder / SURGERY_FILE).write_text(_surgery(clip).to_json(), encoding="utf-8")
 
 
-def _made_companions(clip: CLIPSurgery) -> dict[str, bytes]:
-    """What is known of pictures and words, as files, where the checkpoint came without these."""
+def _made_sidecar_files(clip: CLIPSurgery) -> dict[str, bytes]:
+    """What is known of images and words, as files, where the checkpoint came without these."""
     values = {}
-    if clip.normalisation is not None and "processor_config.json" not in clip.companions:
+    if clip.normalization is not None and "processor_config.json" not in clip.sidecar_files:
         side = clip.tower.native_size
         values["preprocessor_config.json"] = {
             "image_processor_type": "CLIPImageProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
             "size": {"shortest_edge": side},
-            "resample": int(clip.normalisation.resample),
+            "resample": int(clip.normalization.resample),
             "do_center_crop": True,
             "crop_size": {"height": side, "width": side},
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
-            "image_mean": list(clip.normalisation.mean),
-            "image_std": list(clip.normalisation.std),
+            "image_mean": list(clip.normalization.mean),
+            "image_std": list(clip.normalization.std),
         }
     if clip.known_words is not None:
         values["concepts.json"] = {"words": sorted(clip.known_words)}
@@ -180,7 +180,7 @@ def _card(title: str, clip: CLIPSurgery, *, base_model: str | None, license: str
         _surgery(clip),
         has_text=hasattr(clip.model, "get_text_features"),
         base_model=None if base_model == title else base_model,
-        license=license or (entry.licence if entry else None) or None,
+        license=license or (entry.license if entry else None) or None,
     )
 
 

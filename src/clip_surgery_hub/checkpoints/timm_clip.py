@@ -104,7 +104,7 @@ class TimmCLIP(nn.Module):
     def forward(
         self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None
     ) -> CLIPOutput:
-        """Unit length embeddings of T texts and B pictures, and the logits ``[B, T]`` between them."""
+        """Unit length embeddings of T texts and B images, and the logits ``[B, T]`` between them."""
         found = (self.get_image_features(pixel_values), self.get_text_features(input_ids, attention_mask))
         image, text = (nn.functional.normalize(cast(Tensor, one.pooler_output), dim=-1) for one in found)
         logits = self.logit_scale.exp() * image @ text.T

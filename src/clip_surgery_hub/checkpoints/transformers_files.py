@@ -29,7 +29,7 @@ from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
 from clip_surgery_hub.checkpoints.configuration import largest_numbers, read_configuration
 from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import shortened
-from clip_surgery_hub.checkpoints.preprocessing import load_normalisation, load_tokenizer
+from clip_surgery_hub.checkpoints.preprocessing import load_normalization, load_tokenizer
 from clip_surgery_hub.checkpoints.weights import (
     check_values,
     read_shards,
@@ -53,7 +53,7 @@ _WANTED = "it must hold a model of transformers, as save_pretrained writes it"
 
 
 def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint:
-    """Load model, tokenizer, normalisation and known words; see `load_checkpoint`.
+    """Load model, tokenizer, normalization and known words; see `load_checkpoint`.
 
     Raises:
         OSError: where there is no checkpoint, or it cannot be reached.
@@ -65,7 +65,7 @@ def load(source: str, *, dtype: torch.dtype, revision: str | None) -> Checkpoint
     return Checkpoint(
         model,
         load_tokenizer(source, revision, getattr(model.config, "text_config", None)),
-        load_normalisation(source, revision),
+        load_normalization(source, revision),
         None if words is None else read_known_words(words),
     )
 

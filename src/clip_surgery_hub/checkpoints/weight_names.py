@@ -1,6 +1,6 @@
 """Weights by OpenAI's and OpenCLIP's names, under the names of the modules that hold them here.
 
-A name that is not known stays as it is, so that `filling.fill` finds and refuses it.
+A name that is not known stays as it is, so that `load_state.load_state` finds and refuses it.
 """
 
 from __future__ import annotations

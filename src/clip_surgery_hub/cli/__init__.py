@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from clip_surgery_hub import __version__
-from clip_surgery_hub.cli.analyse import analyse
+from clip_surgery_hub.cli.analyze import analyze
 from clip_surgery_hub.cli.evaluate import evaluate, sweep
 from clip_surgery_hub.cli.explain import explain
 from clip_surgery_hub.cli.label import label
@@ -25,14 +25,14 @@ from clip_surgery_hub.cli.status import status
 
 app = typer.Typer(
     name="clip-surgery",
-    help="Where in this picture does CLIP see that?",
+    help="Where in this image does CLIP see that?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 COMMANDS = (
     *(explain, points, mask, label, segment, sentence),
-    *(analyse, predict, status, evaluate, sweep, models),
+    *(analyze, predict, status, evaluate, sweep, models),
 )
 for command in COMMANDS:
     app.command()(command)
@@ -55,4 +55,4 @@ def _root(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Where in this picture does CLIP see that?"""
+    """Where in this image does CLIP see that?"""

@@ -1,4 +1,4 @@
-"""From what was typed on the command line to a list of pictures and a list of texts."""
+"""From what was typed on the command line to a list of images and a list of texts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def find_pictures(arguments: Sequence[str]) -> list[Path]:
-    """Picture files named by files, folders (not the folders inside) and glob patterns.
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Image files named by files, folders (not the folders inside) and glob patterns.
 
     Args:
         arguments: as typed; ``**`` in a pattern also looks into folders inside.
@@ -18,7 +18,7 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
         Paths in the order given, sorted within a folder or pattern, each once.
 
     Raises:
-        FileNotFoundError: for a file that is not there, a folder without pictures, a pattern without matches.
+        FileNotFoundError: for a file that is not there, a folder without images, a pattern without matches.
     """
     from clip_surgery_hub.images.loading import SUFFIXES
 
@@ -26,27 +26,27 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
     for argument in arguments:
         path = Path(argument).expanduser()
         if path.is_dir():
-            pictures = [
+            images = [
                 inner
                 for inner in sorted(path.iterdir())
                 if inner.suffix.lower() in SUFFIXES and inner.is_file() and not inner.name.startswith(".")
             ]
-            if not pictures:
+            if not images:
                 raise FileNotFoundError(
-                    f"The folder {argument} holds no pictures ({', '.join(sorted(SUFFIXES))}); folders "
+                    f"The folder {argument} holds no images ({', '.join(sorted(SUFFIXES))}); folders "
                     f"inside are not searched. Name another, or a pattern such as '{path / '**' / '*.png'}'."
                 )
         elif path.exists():
-            pictures = [path]
+            images = [path]
         elif glob.has_magic(argument):
             matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
-            pictures = [match for match in matches if match.is_file()]
-            if not pictures:
+            images = [match for match in matches if match.is_file()]
+            if not images:
                 raise FileNotFoundError(f"No file matches the pattern {argument}. Check the pattern.")
         else:
             raise FileNotFoundError(f"There is no file or folder {argument}. Check the path.")
-        for picture in pictures:
-            once.setdefault(picture.resolve(), picture)
+        for image in images:
+            once.setdefault(image.resolve(), image)
     return list(once.values())
 
 
@@ -131,6 +131,6 @@ def point_of(typed: str) -> tuple[float, float]:
         x, y = map(float, typed.split(","))
     except ValueError as error:
         raise ValueError(
-            f"A point is x and y in pixels of the picture, such as 310,190; got {typed!r}."
+            f"A point is x and y in pixels of the image, such as 310,190; got {typed!r}."
         ) from error
     return x, y

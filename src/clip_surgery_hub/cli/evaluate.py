@@ -1,4 +1,4 @@
-"""``clip-surgery evaluate`` and ``sweep``: the figures of the paper for any checkpoint and method."""
+"""``clip-surgery evaluate`` and ``sweep``: the paper's metrics for any checkpoint and method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Dataset = Annotated[str, typer.Argument(help="Key of a data set; --list shows them.")]
 DataPath = Annotated[Path | None, typer.Option(help="Folder of the data set, as it is distributed.")]
 Split = Annotated[str | None, typer.Option(help="Part of the data set (default: its usual one).")]
-TaskName = Annotated[str, typer.Option(help="explain, segment, recognise or interact.")]
+TaskName = Annotated[str, typer.Option(help="explain, segment, recognize or interact.")]
 Methods = Annotated[str, typer.Option("--method", help="Methods, separated by commas; none is raw CLIP.")]
 Features = Annotated[
     str,
@@ -27,14 +27,14 @@ Features = Annotated[
         "of the method does."
     ),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="So many pictures, from the first (default: all).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="So many images, from the first (default: all).")]
 SamName = Annotated[
-    str | None, typer.Option(help="For interact: the segmenter, as in mask (default: points only).")
+    str | None, typer.Option(help="For interact: the segmentation model, as in mask (default: points only).")
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures that are read together.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes per device that decode pictures.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that are read together.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes per device that decode images.")]
 Accelerator = Annotated[str, typer.Option(help="Of Lightning's Trainer, such as cpu or gpu.")]
-OutFolder = Annotated[Path, typer.Option(help="Folder of the results; the same command goes on with it.")]
+OutFolder = Annotated[Path, typer.Option(help="Folder of the results; the same command resumes it.")]
 
 OUT = Path("clip-surgery-evaluation")
 BARE = "none"
@@ -69,10 +69,10 @@ def evaluate(
     strategy: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as ddp.")] = "auto",
     show: Annotated[bool, typer.Option("--list", help="Show the data sets, and end.")] = False,
 ) -> None:
-    """Measure methods on a data set, on one processor or many machines; killed, it goes on where it was.
+    """Measure methods on a data set, on one processor or many machines; killed, it resumes where it was.
 
-    Writes results.json, results.md with the published figures beside, bars per class, and the best and worst
-    pictures of every method.
+    Writes results.json, results.md with the published metrics beside, bars per class, and the best and worst
+    images of every method.
     """
     console = Console(stderr=True)
     if show:
@@ -82,12 +82,12 @@ def evaluate(
         check_dtype(dtype)
         quiet_lightning()
         from clip_surgery_hub.evaluate import evaluate as measure
-        from clip_surgery_hub.evaluate import get_task, open_dataset, readings_of
+        from clip_surgery_hub.evaluate import get_task, open_dataset, variants_of
         from clip_surgery_hub.evaluate.report import results_table
 
         chosen, data = get_task(task), open_dataset(dataset, path, split=split)
-        clip, segmenter = _load(model, dtype), _segmenter(sam)
-        readings = readings_of(
+        clip, loaded_sam = _load(model, dtype), _load_sam(sam)
+        variants = variants_of(
             _names(method),
             blocks=len(clip.tower.blocks),
             depths=_numbers(depth) or (None,),
@@ -98,7 +98,7 @@ def evaluate(
             clip,
             data,
             chosen,
-            readings,
+            variants,
             out=out,
             limit=limit,
             templates=None if templates == BARE else templates,
@@ -106,7 +106,7 @@ def evaluate(
             max_side=max_side,
             window=window,
             stride=stride,
-            sam=segmenter,
+            sam=loaded_sam,
             sam_name=sam,
             batch_size=batch_size,
             workers=workers,
@@ -160,7 +160,7 @@ def sweep(
             features=_names(features),
             sizes=_numbers(size) or (None,),
             templates=sets,
-            sam=_segmenter(sam),
+            sam=_load_sam(sam),
             sam_name=sam,
             limit=limit,
             batch_size=batch_size,
@@ -185,7 +185,7 @@ def _load(model: str, dtype: str) -> CLIPSurgery:
     return clip
 
 
-def _segmenter(name: str | None) -> Sam | None:
+def _load_sam(name: str | None) -> Sam | None:
     from clip_surgery_hub.sam.loading import load_sam
 
     return None if name is None else load_sam(name)

@@ -20,9 +20,9 @@ def explain(
     text_file: options.TextFile = None,
     background: options.Background = None,
 ) -> None:
-    """Show where in each picture each text is.
+    """Show where in each image each text is.
 
-    Writes a folder per picture: a panel, an overlay per text, the raw maps, a JSON with scores and points.
+    Writes a folder per image: a panel, an overlay per text, the raw maps, a JSON with scores and points.
     """
 
     def prepare() -> Task:
@@ -34,7 +34,7 @@ def explain(
             from clip_surgery_hub.cli.records import record
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
-            result = record(explanation, picture=path)
+            result = record(explanation, image=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_explanation(explanation, place))
             return result

@@ -1,4 +1,4 @@
-"""``clip-surgery label``: which of the texts a picture shows."""
+"""``clip-surgery label``: which of the texts an image shows."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def label(
     request: options.Request,
     text: options.Text = None,
     text_file: options.TextFile = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels each picture gets.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels each image gets.")] = 5,
     threshold: Annotated[
         float | None, typer.Option(help="The least score of a label; --top-k is left aside then.")
     ] = None,
     background: options.Background = None,
 ) -> None:
-    """Say which of the texts each picture shows, the surest first.
+    """Say which of the texts each image shows, the surest first.
 
-    Writes a folder per picture: a panel of the picture and its labels as bars, and a JSON of the labels,
+    Writes a folder per image: a panel of the image and its labels as bars, and a JSON of the labels,
     their scores and their presence.
     """
 
@@ -45,7 +45,7 @@ def label(
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
             chosen = {"threshold": threshold} if threshold is not None else {"top_k": top_k}
-            whole = record(explanation, picture=path)
+            whole = record(explanation, image=path)
             per_text = {one["text"]: one for one in whole.pop("texts")}
             (found,) = explanation.labels(**chosen)
             whole["labels"] = [
@@ -56,7 +56,7 @@ def label(
                 write_results(folder, whole, lambda place: write_labels(explanation, found, place))
             return whole
 
-        return Task("label", "labelling", texts, answer, labels)
+        return Task("label", "labeling", texts, answer, labels)
 
     run(request, prepare)
 

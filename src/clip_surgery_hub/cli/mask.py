@@ -1,4 +1,4 @@
-"""``clip-surgery mask``: the mask of each text, by its points and a segmenter."""
+"""``clip-surgery mask``: the mask of each text, by its points and a segmentation model."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def mask(
     sam: Annotated[
         str,
         typer.Option(
-            help="The segmenter: sam_tiny.scenes, a file of segment-anything, a folder of transformers or a "
-            "hub id."
+            help="The segmentation model: sam_tiny.scenes, a file of segment-anything, a folder of "
+            "transformers or a hub id."
         ),
     ] = "sam_tiny.scenes",
     choose: Annotated[
@@ -43,10 +43,10 @@ def mask(
     keep_absent: options.KeepAbsent = False,
     background: options.Background = None,
 ) -> None:
-    """Cut each text out of each picture: its points prompt a segmenter such as SAM for a mask.
+    """Cut each text out of each image: its points prompt a segmentation model such as SAM for a mask.
 
-    "dog+ball" combines texts to one mask. Texts that do not seem to be in a picture are left out. Writes a
-    folder per picture: a panel with masks and points, a black and white PNG per mask, and a JSON with the
+    "dog+ball" combines texts to one mask. Texts that do not seem to be in an image are left out. Writes a
+    folder per image: a panel with masks and points, a black and white PNG per mask, and a JSON with the
     masks in COCO's run lengths.
     """
 
@@ -57,8 +57,8 @@ def mask(
         if choose not in CHOICES:
             raise ValueError(f"There is no choice {choose!r} among masks. Choose {' or '.join(CHOICES)}.")
 
-        @cache  # loaded once, before the first picture
-        def segmenter(device: torch.device) -> Sam:
+        @cache  # loaded once, before the first image
+        def sam_on(device: torch.device) -> Sam:
             from clip_surgery_hub.sam.loading import load_sam
 
             return load_sam(sam, device=device)
@@ -73,21 +73,21 @@ def mask(
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
             found = masks(
                 explanation,
-                segmenter(clip.device),
+                sam_on(clip.device),
                 choose=choose,  # type: ignore[arg-type]
                 points=[[prompt.points for prompt in prompts]],
                 heatmaps=[prompt_heatmaps(explanation, prompts)] if choose == "agreement" else None,
             )
-            result = masks_record(explanation, prompts, found, picture=path)
+            result = masks_record(explanation, prompts, found, image=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_masks(explanation, prompts, found, place))
             return result
 
-        return Task("mask", "masking", texts, answer, shares, begin=lambda clip: segmenter(clip.device))
+        return Task("mask", "masking", texts, answer, shares, begin=lambda clip: sam_on(clip.device))
 
     run(request, prepare)
 
 
 def shares(record: Record) -> str:
-    """The share of the picture that each mask has."""
+    """The share of the image that each mask has."""
     return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["prompts"]) or "nothing is there"

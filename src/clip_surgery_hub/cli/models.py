@@ -17,7 +17,7 @@ from clip_surgery_hub.cli.run import one_line_for_errors
 if TYPE_CHECKING:
     from clip_surgery_hub.hub import Entry
 
-COLUMNS = ("name", "family", "pixels", "patch", "width", "licence", "source", "about")
+COLUMNS = ("name", "family", "pixels", "patch", "width", "license", "source", "about")
 _ROOM_FOR_TABLE = 120  # columns of a terminal; a narrower one folds the plain lines
 
 
@@ -27,7 +27,7 @@ def models(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """List the models that can be named: where they are, their sizes and licences.
+    """List the models that can be named: where they are, their sizes and licenses.
 
     Width is that of the embeddings. A folder with a checkpoint, or a hub id such as
     openai/clip-vit-base-patch16, works in place of a name as well.
@@ -57,7 +57,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
         entry.native_size,
         entry.patch,
         entry.embedding_width,
-        entry.licence,
+        entry.license,
         "bundled" if bundled else entry.source,
         entry.about,
     )
@@ -67,12 +67,12 @@ def _row(entry: Entry) -> tuple[str, ...]:
 def _table(entries: list[Entry]) -> Table:
     """For a terminal: two lines for each model, of which only `about` is folded."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name, source", "family, licence", "pixels", "patch", "width", "about"):
+    for column in ("name, source", "family, license", "pixels", "patch", "width", "about"):
         figure = column in ("pixels", "patch", "width")
         table.add_column(column, no_wrap=column != "about", justify="right" if figure else "left")
     for entry in entries:
-        name, family, pixels, patch, width, licence, source, about = map(escape, _row(entry))
-        table.add_row(f"[bold]{name}[/]\n  {source}", f"{family}\n{licence}", pixels, patch, width, about)
+        name, family, pixels, patch, width, license, source, about = map(escape, _row(entry))
+        table.add_row(f"[bold]{name}[/]\n  {source}", f"{family}\n{license}", pixels, patch, width, about)
     return table
 
 

@@ -15,8 +15,8 @@ BUNDLED = "clip_vit_tiny.scenes"
 OUT = Path("clip-surgery-out")
 Own = ParamSpec("Own")
 
-Pictures = Annotated[
-    list[str], typer.Argument(help="Files, folders or glob patterns.", metavar="PICTURE|FOLDER|GLOB")
+Images = Annotated[
+    list[str], typer.Argument(help="Files, folders or glob patterns.", metavar="IMAGE|FOLDER|GLOB")
 ]
 Text = Annotated[list[str] | None, typer.Option(help="What to look for; may be given many times.")]
 TextFile = Annotated[Path | None, typer.Option(help="A file with one text per line.")]
@@ -30,7 +30,7 @@ Method = Annotated[
 ]
 Depth = Annotated[
     int | None,
-    typer.Option(help="How many of the last blocks are operated (default: as many as the method wants)."),
+    typer.Option(help="How many of the last blocks are modified (default: as many as the method wants)."),
 ]
 Size = Annotated[
     int | None, typer.Option(min=1, help="Short side in pixels (default: the checkpoint's own).")
@@ -48,15 +48,15 @@ Background = Annotated[
     typer.Option(help="A text that belongs to the class set but is not asked for; may be given many times."),
 ]
 KeepAbsent = Annotated[
-    bool, typer.Option("--keep-absent", help="Keep texts that do not seem to be in the picture.")
+    bool, typer.Option("--keep-absent", help="Keep texts that do not seem to be in the image.")
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What every command that works on pictures is told: its fields are its options."""
+    """What every command that works on images is told: its fields are its options."""
 
-    pictures: Pictures
+    images: Images
     model: Model = BUNDLED
     method: Method = None
     depth: Depth = None
@@ -70,7 +70,7 @@ class Request:
 def with_request(command: Callable[Concatenate[Request, Own], None]) -> Callable[..., None]:
     """A command of a request and options of its own as typer reads it: with one parameter per option.
 
-    The pictures come first, then the command's own options, then the rest of the request.
+    The images come first, then the command's own options, then the rest of the request.
     """
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     hints = get_type_hints(Request, include_extras=True)

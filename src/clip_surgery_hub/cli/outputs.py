@@ -1,15 +1,15 @@
-"""The files that the command line writes for one picture.
+"""The files that the command line writes for one image.
 
-One folder per picture, whole or not at all::
+One folder per image, whole or not at all::
 
-    panel.png               the picture and what the command found, side by side
-    overlay-01-bench.png    explain: one per text, at the picture's own size
+    panel.png               the image and what the command found, side by side
+    overlay-01-bench.png    explain: one per text, at the image's own size
     maps.npz                explain: raw similarity [T, h, w] after feature surgery, plain, scores, texts
                             sentence: similarity [h, w] of the sentence, [W, h, w] of its words, scores, words
     segments.png            segment: the number of the best text at every pixel
-    mask-01-dog-ball.png    mask: one per prompt, white on its texts, at the picture's own size
-    attention.png           analyse: where one patch attends to
-    redundancy.png          analyse: what all texts have in common
+    mask-01-dog-ball.png    mask: one per prompt, white on its texts, at the image's own size
+    attention.png           analyze: where one patch attends to
+    redundancy.png          analyze: what all texts have in common
     result.json             what the command found, in numbers, and the settings
 """
 
@@ -41,19 +41,19 @@ OWN = re.compile(
 """The names of all these files."""
 
 
-def choose_folders(pictures: Sequence[Path], out: Path) -> list[Path]:
-    """A folder inside ``out`` for each picture, named after it, and checked to be writable.
+def choose_folders(images: Sequence[Path], out: Path) -> list[Path]:
+    """A folder inside ``out`` for each image, named after it, and checked to be writable.
 
     Raises:
         OSError: if one of them could not be written, or holds other files than results of this command.
     """
     chosen: list[Path] = []
     taken: set[str] = set()
-    for picture in pictures:
-        name, number = picture.stem, 1
+    for image in images:
+        name, number = image.stem, 1
         while name.casefold() in taken:  # some file systems know no difference between A and a
             number += 1
-            name = f"{picture.stem}-{number}"
+            name = f"{image.stem}-{number}"
         taken.add(name.casefold())
         chosen.append(out.expanduser() / name)
     check_place(out.expanduser(), replaceable=lambda existing: True)
@@ -63,7 +63,7 @@ def choose_folders(pictures: Sequence[Path], out: Path) -> list[Path]:
 
 
 def write_results(folder: Path, result: dict[str, Any], draw: Callable[[Path], None]) -> None:
-    """Write a picture's results to a folder, all or nothing; earlier results in it are replaced.
+    """Write an image's results to a folder, all or nothing; earlier results in it are replaced.
 
     Args:
         folder: one of :func:`choose_folders`.
@@ -80,13 +80,13 @@ def write_results(folder: Path, result: dict[str, Any], draw: Callable[[Path], N
 
 
 def write_explanation(explanation: Explanation, place: Path) -> None:
-    """Write the panel, the overlays and the raw maps of one picture."""
+    """Write the panel, the overlays and the raw maps of one image."""
     import numpy as np
     from PIL import Image
 
     from clip_surgery_hub.plotting.heatmaps import overlay
 
-    (pixels,), (heatmaps,), texts = explanation.pictures, explanation.heatmaps(), explanation.texts
+    (pixels,), (heatmaps,), texts = explanation.images, explanation.heatmaps(), explanation.texts
     explanation.plot()[0, 0].figure.savefig(place / PANEL)
     for number, (text, heatmap) in enumerate(zip(texts, heatmaps, strict=True), start=1):
         # Packed lightly: at 12 megapixels that is 5 times faster, for a quarter more bytes.
@@ -96,7 +96,7 @@ def write_explanation(explanation: Explanation, place: Path) -> None:
     np.savez_compressed(
         place / MAPS,
         similarity=explanation.similarity[0].numpy(),
-        plain=explanation.plain[0][: len(texts)].numpy(),
+        plain_similarity=explanation.plain_similarity[0][: len(texts)].numpy(),
         scores=explanation.scores[0].numpy(),
         plain_scores=explanation.plain_scores[0].numpy(),
         texts=np.array(texts),
@@ -104,37 +104,37 @@ def write_explanation(explanation: Explanation, place: Path) -> None:
 
 
 def write_points(explanation: Explanation, prompts: Sequence[Prompt], place: Path) -> None:
-    """Write the panel of one picture with the points of each prompt drawn on it."""
+    """Write the panel of one image with the points of each prompt drawn on it."""
     from clip_surgery_hub.plotting.masks import plot_prompts
 
     plot_prompts(explanation, prompts).savefig(place / PANEL)
 
 
 def write_labels(explanation: Explanation, labels: Sequence[Label], place: Path) -> None:
-    """Write the panel of one picture with its labels, their scores and their presence."""
+    """Write the panel of one image with its labels, their scores and their presence."""
     from clip_surgery_hub.plotting.labels import plot_labels
 
     plot_labels(explanation, labels).savefig(place / PANEL)
 
 
 def write_segments(explanation: Explanation, index_map: Tensor, place: Path) -> None:
-    """Write the numbers of the texts as a palette PNG, and the colours over the picture with their names."""
+    """Write the numbers of the texts as a palette PNG, and the colors over the image with their names."""
     from clip_surgery_hub.images.masks import palette_image
     from clip_surgery_hub.plotting.masks import plot_segments
 
     names = (*explanation.texts, *explanation.background)
     palette_image(index_map, names).save(place / SEGMENTS)
-    plot_segments(explanation.pictures[0], index_map, names).savefig(place / PANEL)
+    plot_segments(explanation.images[0], index_map, names).savefig(place / PANEL)
 
 
 def write_masks(explanation: Explanation, prompts: Sequence[Prompt], found: MaskResult, place: Path) -> None:
-    """Write the panel of one picture with the mask and points of each prompt, and each mask by itself."""
+    """Write the panel of one image with the mask and points of each prompt, and each mask by itself."""
     from PIL import Image
 
     from clip_surgery_hub.plotting.masks import plot_masks
 
     (masks,), (scores,) = found.masks, found.scores
-    plot_masks(explanation.pictures[0], prompts, masks, scores).savefig(place / PANEL)
+    plot_masks(explanation.images[0], prompts, masks, scores).savefig(place / PANEL)
     for number, (prompt, mask) in enumerate(zip(prompts, masks, strict=True), start=1):
         Image.fromarray(mask.numpy()).save(place / _name("mask", number, prompt.name))  # one bit per pixel
 
@@ -155,7 +155,7 @@ def write_sentence(explanation: SentenceExplanation, place: Path) -> None:
 
 
 def write_analysis(attention: AttentionAnalysis, redundancy: RedundancyAnalysis, place: Path) -> None:
-    """Write the pictures of both analyses."""
+    """Write the images of both analyses."""
     attention.plot().savefig(place / ATTENTION)
     redundancy.plot().savefig(place / REDUNDANCY)
 

@@ -1,4 +1,4 @@
-"""``clip-surgery points``: places on and off each text, as a promptable segmenter takes them."""
+"""``clip-surgery points``: positive and negative points of each text, to prompt SAM with."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def points(
     keep_absent: options.KeepAbsent = False,
     background: options.Background = None,
 ) -> None:
-    """Mark places on each text and off it, in pixels, to prompt a segmenter such as SAM with.
+    """Mark positive and negative points of each text, in pixels, to prompt SAM with.
 
-    "dog+ball" combines texts: places on either, off both. Texts that do not seem to be in a picture are left
-    out. Writes a folder per picture: a panel with the points drawn, and a JSON with their coordinates.
+    "dog+ball" combines texts: places on either, off both. Texts that do not seem to be in an image are left
+    out. Writes a folder per image: a panel with the points drawn, and a JSON with their coordinates.
     """
 
     def prepare() -> Task:
@@ -39,7 +39,7 @@ def points(
 
             explanation = clip.explain(path, texts, size=request.size, background=others)
             prompts = prompts_of(explanation, [parts_of(one) for one in asked], keep_absent=keep_absent)
-            result = points_record(explanation, prompts, picture=path)
+            result = points_record(explanation, prompts, image=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_points(explanation, prompts, place))
             return result

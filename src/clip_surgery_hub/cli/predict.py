@@ -1,4 +1,4 @@
-"""``clip-surgery predict``: explain any number of pictures into the folder of a run."""
+"""``clip-surgery predict``: explain any number of images into the folder of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def predict(
             ".parquet), WebDataset tars, or a folder of Hugging Face datasets."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; the same command goes on with it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same command resumes it.")],
     text: options.Text = None,
     text_file: options.TextFile = None,
     background: options.Background = None,
@@ -45,30 +45,30 @@ def predict(
         int | None, typer.Option(min=1, help="Longest side in pixels (default: 4 times the short one).")
     ] = None,
     dtype: options.Dtype = "float32",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures of a batch.")] = 32,
-    workers: Annotated[int, typer.Option(min=0, help="Processes per device that decode pictures.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes per device that decode images.")] = 0,
     accelerator: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as cpu or gpu.")] = "auto",
     devices: Annotated[str, typer.Option(help="How many devices of each node, or auto.")] = "auto",
     nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as ddp.")] = "auto",
     shard_rows: Annotated[int, typer.Option(min=1, help="The most rows of a file.")] = 10_000,
     max_errors: Annotated[
-        int | None, typer.Option(min=0, help="Stop when more pictures cannot be read (default: never).")
+        int | None, typer.Option(min=0, help="Stop when more images cannot be read (default: never).")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Begin anew where --out holds a run with other settings.")
     ] = False,
     column: Annotated[
-        str | None, typer.Option(help="Column of a manifest with paths or pictures (default: by name).")
+        str | None, typer.Option(help="Column of a manifest with paths or images (default: by name).")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Column of a manifest that names pictures (default: by name).")
+        str | None, typer.Option(help="Column of a manifest that names images (default: by name).")
     ] = None,
 ) -> None:
-    """Explain any number of pictures, on one processor or many machines, and lose nothing.
+    """Explain any number of images, on one processor or many machines, and lose nothing.
 
     Writes Parquet files to the folder of the run, which read_run and read_errors read. Whatever stops it, the
-    same command goes on where it was. Exit codes: 0 all done; 1 done, but some pictures could not be read;
+    same command resumes where it was. Exit codes: 0 all done; 1 done, but some images could not be read;
     2 wrong input; 75 asked to stop (SIGTERM, Ctrl+C), start the same command again.
     """
     console = Console(stderr=True)
@@ -78,10 +78,10 @@ def predict(
         quiet_lightning()
         from lightning.pytorch.utilities import rank_zero_only
 
-        from clip_surgery_hub.prediction import PictureDataModule, RunStopped, SurgeryPredictor
+        from clip_surgery_hub.prediction import ImageDataModule, RunStopped, SurgeryPredictor
         from clip_surgery_hub.prediction import predict as run
 
-        pictures = PictureDataModule(data, batch_size=batch_size, workers=workers, column=column, key=key)
+        images = ImageDataModule(data, batch_size=batch_size, workers=workers, column=column, key=key)
         predictor = SurgeryPredictor(
             model,
             texts,
@@ -96,7 +96,7 @@ def predict(
         try:
             status = run(
                 predictor,
-                pictures,
+                images,
                 out,
                 shard_rows=shard_rows,
                 max_errors=max_errors,
@@ -110,10 +110,8 @@ def predict(
             )
         except RunStopped as stopped:
             if getattr(rank_zero_only, "rank", 0) == 0:
-                console.print(
-                    f"stopped as asked; start the same command again to go on with {out}", style="dim"
-                )
+                console.print(f"stopped as asked; start the same command again to resume {out}", style="dim")
             raise typer.Exit(int(stopped.code or 0)) from stopped
     if getattr(rank_zero_only, "rank", 0) == 0:
-        typer.echo(f"{out}: {status.done} pictures explained, {status.failed} could not be read")
+        typer.echo(f"{out}: {status.done} images explained, {status.failed} could not be read")
         raise typer.Exit(1 if status.failed else 0)

@@ -1,4 +1,4 @@
-"""What the command line says of one picture in JSON."""
+"""What the command line says of one image in JSON."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from clip_surgery_hub.sam.prompts import Prompt
 
 
-def record(explanation: Explanation, *, picture: Path) -> dict[str, Any]:
-    """What is to be said of one picture in JSON: file, size, grid; per text scores, points and boxes."""
+def record(explanation: Explanation, *, image: Path) -> dict[str, Any]:
+    """What is to be said of one image in JSON: file, size, grid; per text scores, points and boxes."""
     whole = explanation.to_dict()
-    return {"picture": str(picture), **whole["pictures"][0], "settings": whole["settings"]}
+    return {"image": str(image), **whole["images"][0], "settings": whole["settings"]}
 
 
-def points_record(explanation: Explanation, prompts: Sequence[Prompt], *, picture: Path) -> dict[str, Any]:
-    """What is to be said of the points of one picture in JSON: per prompt its texts, points and labels."""
-    whole = record(explanation, picture=picture)
+def points_record(explanation: Explanation, prompts: Sequence[Prompt], *, image: Path) -> dict[str, Any]:
+    """What is to be said of the points of one image in JSON: per prompt its texts, points and labels."""
+    whole = record(explanation, image=image)
     del whole["texts"]
     whole["prompts"] = [
         {
@@ -38,12 +38,12 @@ def points_record(explanation: Explanation, prompts: Sequence[Prompt], *, pictur
     return whole
 
 
-def segments_record(explanation: Explanation, index_map: Tensor, *, picture: Path) -> dict[str, Any]:
-    """What is to be said of a segmentation in JSON: per text its number, share of the picture and mask."""
+def segments_record(explanation: Explanation, index_map: Tensor, *, image: Path) -> dict[str, Any]:
+    """What is to be said of a segmentation in JSON: per text its number, share of the image and mask."""
     from clip_surgery_hub.images.masks import class_masks, mask_to_rle
 
     names = (*explanation.texts, *explanation.background)
-    whole = record(explanation, picture=picture)
+    whole = record(explanation, image=image)
     del whole["texts"]
     whole["segments"] = [
         {"text": text, "number": number, "share": float(mask.float().mean()), "mask": mask_to_rle(mask)}
@@ -53,16 +53,16 @@ def segments_record(explanation: Explanation, index_map: Tensor, *, picture: Pat
 
 
 def masks_record(
-    explanation: Explanation, prompts: Sequence[Prompt], found: MaskResult, *, picture: Path
+    explanation: Explanation, prompts: Sequence[Prompt], found: MaskResult, *, image: Path
 ) -> dict[str, Any]:
-    """What is to be said of the masks of one picture in JSON: that of its points, and a mask per prompt.
+    """What is to be said of the masks of one image in JSON: that of its points, and a mask per prompt.
 
-    ``score`` is how good the segmenter takes its mask to be, ``share`` the mask's share of the picture, and
-    ``box`` that of `segmentation.mask_box`.
+    ``score`` is the segmentation model's estimate of its mask's quality, ``share`` the mask's share of the
+    image, and ``box`` that of `images.masks.mask_box`.
     """
     from clip_surgery_hub.images.masks import mask_box, mask_to_rle
 
-    whole = points_record(explanation, prompts, picture=picture)
+    whole = points_record(explanation, prompts, image=image)
     for prompt, mask, score in zip(whole["prompts"], found.masks[0], found.scores[0].tolist(), strict=True):
         prompt["score"] = score
         prompt["share"] = float(mask.float().mean())
@@ -71,24 +71,24 @@ def masks_record(
     return whole
 
 
-def sentence_record(explanation: SentenceExplanation, *, picture: Path) -> dict[str, Any]:
+def sentence_record(explanation: SentenceExplanation, *, image: Path) -> dict[str, Any]:
     """What is to be said of a caption in JSON: words, tokens and scores; ``top`` numbers the best words."""
-    return {"picture": str(picture), **explanation.to_dict()}
+    return {"image": str(image), **explanation.to_dict()}
 
 
 def analysis_record(
-    attention: AttentionAnalysis, redundancy: RedundancyAnalysis, *, picture: Path, chosen: str
+    attention: AttentionAnalysis, redundancy: RedundancyAnalysis, *, image: Path, chosen: str
 ) -> dict[str, Any]:
-    """What is to be said of both analyses of a picture in JSON.
+    """What is to be said of both analyses of an image in JSON.
 
     Args:
         attention: of one patch.
         redundancy: of the texts.
-        picture: the file.
+        image: the file.
         chosen: where the patch is from, in words.
     """
     return {
-        "picture": str(picture),
+        "image": str(image),
         "chosen": chosen,
         "attention": attention.to_dict(),
         "redundancy": redundancy.to_dict(),

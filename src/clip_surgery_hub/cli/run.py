@@ -1,4 +1,4 @@
-"""From the options of a command to its results: pictures and texts found, the model loaded, errors said."""
+"""From the options of a command to its results: images and texts found, the model loaded, errors said."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clip_surgery_hub.cli.arguments import find_pictures
+from clip_surgery_hub.cli.arguments import find_images
 from clip_surgery_hub.cli.options import OUT, Request
 
 if TYPE_CHECKING:
@@ -28,15 +28,15 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """A command's work on one picture.
+    """A command's work on one image.
 
     Attributes:
         command: its name.
         doing: what the progress bar says.
-        texts: the texts to embed before the first picture, for what is wrong with them is said once.
-        answer: from the model, a picture's file and the folder for its results (or None) to the record.
+        texts: the texts to embed before the first image, for what is wrong with them is said once.
+        answer: from the model, an image's file and the folder for its results (or None) to the record.
         line: the record in one line for people.
-        begin: what else is done once with the model before the first picture, and may fail.
+        begin: what else is done once with the model before the first image, and may fail.
     """
 
     command: str
@@ -48,9 +48,9 @@ class Task:
 
 
 def run(request: Request, prepare: Callable[[], Task]) -> None:
-    """Do a task for every picture of a request and end the command with its exit code.
+    """Do a task for every image of a request and end the command with its exit code.
 
-    0: all done; 1: some pictures could not be read; 2: nothing was done.
+    0: all done; 1: some images could not be read; 2: nothing was done.
 
     Args:
         request: the shared options.
@@ -60,7 +60,7 @@ def run(request: Request, prepare: Callable[[], Task]) -> None:
 
     console, done, failed = Console(stderr=True), [], []
     with one_line_for_errors(console):
-        paths, task = find_pictures(request.pictures), prepare()
+        paths, task = find_images(request.images), prepare()
         target = request.out or (None if request.as_json else OUT / task.command)
         folders = choose_folders(paths, target) if target else [None] * len(paths)
         clip = _load(request, sample=paths[0] if len(paths) == 1 else None)
@@ -73,14 +73,14 @@ def run(request: Request, prepare: Callable[[], Task]) -> None:
                 record = task.answer(clip, path, folder)
                 done.append(record | {"folder": None if folder is None else str(folder)})
             except ValueError as error:
-                failed.append({"picture": str(path), "error": one_line(error)})
+                failed.append({"image": str(path), "error": one_line(error)})
                 say(console, error)
     if done and request.as_json:
-        whole = {"model": request.model, "texts": list(task.texts), "pictures": done, "failed": failed}
+        whole = {"model": request.model, "texts": list(task.texts), "images": done, "failed": failed}
         typer.echo(json.dumps(whole, indent=2))
     elif done:
         for record in done:
-            typer.echo(f"{record['picture']}: {task.line(record)}\n  {record['folder']}")
+            typer.echo(f"{record['image']}: {task.line(record)}\n  {record['folder']}")
     raise typer.Exit((1 if done else 2) if failed else 0)
 
 
@@ -89,7 +89,7 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
     import torch
 
     from clip_surgery_hub.hub import resolve
-    from clip_surgery_hub.images.loading import load_picture
+    from clip_surgery_hub.images.loading import load_image
     from clip_surgery_hub.methods import get_method
     from clip_surgery_hub.model import CLIPSurgery
 
@@ -104,7 +104,7 @@ def _load(request: Request, *, sample: Path | None) -> CLIPSurgery:
         except (RuntimeError, AssertionError) as error:  # torch raises either, by the kind of device
             raise ValueError(f"The device {device!r} cannot be used: {error} Try --device cpu.") from error
     if sample is not None:
-        load_picture(sample)
+        load_image(sample)
     quiet()
     try:
         return CLIPSurgery.from_pretrained(

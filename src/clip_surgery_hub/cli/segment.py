@@ -33,7 +33,7 @@ def segment(
 ) -> None:
     """Give every pixel the text that fits it best, out of the texts and the background texts.
 
-    Writes a folder per picture: segments.png, whose pixels number the texts, an overlay, and a JSON with the
+    Writes a folder per image: segments.png, whose pixels number the texts, an overlay, and a JSON with the
     mask of each text in COCO's run lengths.
     """
 
@@ -55,7 +55,7 @@ def segment(
                 path, texts, size=request.size, background=others, window=window, stride=stride
             )
             (index_map,) = explanation.segment(features)  # type: ignore[arg-type]
-            result = segments_record(explanation, index_map, picture=path)
+            result = segments_record(explanation, index_map, image=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_segments(explanation, index_map, place))
             return result
@@ -66,5 +66,5 @@ def segment(
 
 
 def shares(record: Record) -> str:
-    """The share of the picture that each text has which got any of it."""
+    """The share of the image that each text has which got any of it."""
     return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["segments"] if one["share"])

@@ -1,4 +1,4 @@
-"""``clip-surgery sentence``: which words of a caption a picture answers to, and where."""
+"""``clip-surgery sentence``: which words of a caption an image responds to, and where."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def sentence(
     request: options.Request,
     caption: Annotated[str, typer.Option(help="A sentence, such as 'a dog on grass'.")] = "",
 ) -> None:
-    """Show which words of a caption each picture answers to, and where.
+    """Show which words of a caption each image responds to, and where.
 
-    Writes a folder per picture: a panel with the words shaded by their scores and a heatmap of each, the raw
+    Writes a folder per image: a panel with the words shaded by their scores and a heatmap of each, the raw
     maps, and a JSON with words, tokens and scores.
     """
 
@@ -41,7 +41,7 @@ def sentence(
             from clip_surgery_hub.cli.records import sentence_record
 
             explanation = clip.sentence(path, caption, size=request.size)
-            result = sentence_record(explanation, picture=path)
+            result = sentence_record(explanation, image=path)
             if folder is not None:
                 write_results(folder, result, lambda place: write_sentence(explanation, place))
             return result

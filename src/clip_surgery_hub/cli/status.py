@@ -21,7 +21,7 @@ def status(
     run: Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN")],
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a run is: done, failed, left, speed. Works while it goes on, and changes nothing."""
+    """Say how far a run is: done, failed, left, speed. Works while it runs, and changes nothing."""
     from clip_surgery_hub.prediction.runs import run_status
 
     with one_line_for_errors(Console(stderr=True)):
@@ -40,7 +40,7 @@ def said(found: RunStatus) -> str:
         "done": str(found.done),
         "failed": str(found.failed),
         "left": unknown if found.left is None else str(found.left),
-        "speed": f"{found.per_second:.1f} pictures/s",
+        "speed": f"{found.per_second:.1f} images/s",
         "time left": found.time_left or unknown,
         "state": f"running on {found.ranks} ranks" if found.alive else _ended(found),
         "last heard": f"{found.updated:%Y-%m-%d %H:%M:%S} UTC",
@@ -49,4 +49,4 @@ def said(found: RunStatus) -> str:
 
 
 def _ended(found: RunStatus) -> str:
-    return "finished" if found.left == 0 else "not running; start the same command again to go on"
+    return "finished" if found.left == 0 else "not running; start the same command again to resume"

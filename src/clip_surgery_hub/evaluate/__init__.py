@@ -1,21 +1,21 @@
-"""The figures of the paper for any checkpoint and method: data sets, metrics, protocols, reports."""
+"""The metrics of the paper for any checkpoint and method: data sets, metrics, protocols, reports."""
 
 from clip_surgery_hub.evaluate.datasets import DATASETS, DataSet, open_dataset
-from clip_surgery_hub.evaluate.result import Evaluation, Figure
+from clip_surgery_hub.evaluate.result import Evaluation, MetricValue
 from clip_surgery_hub.evaluate.run import evaluate
 from clip_surgery_hub.evaluate.tasks import TASKS, Task, get_task
-from clip_surgery_hub.evaluate.variants import Reading, readings_of
+from clip_surgery_hub.evaluate.variants import Variant, variants_of
 
 __all__ = [
     "DATASETS",
     "TASKS",
     "DataSet",
     "Evaluation",
-    "Figure",
-    "Reading",
+    "MetricValue",
+    "Variant",
     "Task",
     "evaluate",
     "get_task",
     "open_dataset",
-    "readings_of",
+    "variants_of",
 ]

@@ -1,4 +1,4 @@
-"""The pictures of a data set with their truth, shared among ranks and workers: each one once."""
+"""The images of a data set with their truth, shared among ranks and workers: each one once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from clip_surgery_hub.evaluate.datasets import DataSet
 from clip_surgery_hub.evaluate.truth import Truth
-from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.images.image_transform import ImageTransform
 
 __all__ = ["EvaluationData", "Item"]
 
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """A picture as it is read, and the truth about it.
+    """An image as it is read, and the truth about it.
 
     Attributes:
-        pixels: uint8 ``[3, H, W]``, whole patches, not normalised.
-        truth: at the picture's own size.
+        pixels: uint8 ``[3, H, W]``, whole patches, not normalized.
+        truth: at the image's own size.
     """
 
     pixels: Tensor
@@ -32,17 +32,17 @@ class Item:
 
 
 class EvaluationData(LightningDataModule):
-    """The first pictures of a data set, in any Trainer.
+    """The first images of a data set, in any Trainer.
 
-    The pictures are shared among the ranks here: a sampler of Lightning's would fill up the last batches with
-    pictures that come twice.
+    The images are shared among the ranks here: a sampler of Lightning's would fill up the last batches with
+    images that come twice.
 
     Args:
-        dataset: where the pictures are.
-        reading: how they are resized.
+        dataset: where the images are.
+        image_transform: how they are resized.
         limit: so many, from the first; None: all.
-        done: numbers of pictures that are left out; a recorder of Lightning's callbacks may say so later.
-        batch_size: pictures that are read together where they have one size.
+        done: numbers of images that are left out; a recorder of Lightning's callbacks may say so later.
+        batch_size: images that are read together where they have one size.
         workers: processes per rank that decode; 0: the rank does it itself.
 
     Raises:
@@ -52,7 +52,7 @@ class EvaluationData(LightningDataModule):
     def __init__(
         self,
         dataset: DataSet,
-        reading: PictureReading,
+        image_transform: ImageTransform,
         *,
         limit: int | None = None,
         done: Container[int] = frozenset(),
@@ -63,18 +63,18 @@ class EvaluationData(LightningDataModule):
         for name, value in (("limit", limit), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
-        self.dataset, self.reading = dataset, reading
+        self.dataset, self.image_transform = dataset, image_transform
         self.numbers = range(len(dataset) if limit is None else min(limit, len(dataset)))
         self.done = done
         self.batch_size, self.workers = batch_size, workers
 
     def test_dataloader(self) -> DataLoader[Item]:
-        """The pictures of this rank that are left."""
+        """The images of this rank that are left."""
         trainer = self.trainer
         rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         left = [number for number in self.numbers if number not in self.done]
         return DataLoader(
-            _Items(self.dataset, self.reading, left[rank::ranks]),
+            _Items(self.dataset, self.image_transform, left[rank::ranks]),
             batch_size=self.batch_size,
             num_workers=self.workers,
             collate_fn=list,
@@ -82,8 +82,8 @@ class EvaluationData(LightningDataModule):
 
 
 class _Items(Dataset[Item]):
-    def __init__(self, dataset: DataSet, reading: PictureReading, numbers: Sequence[int]) -> None:
-        self._dataset, self._reading, self._numbers = dataset, reading, numbers
+    def __init__(self, dataset: DataSet, image_transform: ImageTransform, numbers: Sequence[int]) -> None:
+        self._dataset, self._image_transform, self._numbers = dataset, image_transform, numbers
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -91,13 +91,13 @@ class _Items(Dataset[Item]):
     def __getitem__(self, place: int) -> Item:
         number = self._numbers[place]
         sample = self._dataset.sample(number)
-        pixels, _ = self._reading.read(sample.picture)
+        pixels, _ = self._image_transform.read(sample.image)
         segmentation = None
         if sample.segmentation is not None:
             segmentation = torch.from_numpy(sample.segmentation.astype(np.int64))
         truth = Truth(
             index=number,
-            picture=np.asarray(sample.picture),
+            image=np.asarray(sample.image),
             labels=torch.from_numpy(sample.labels),
             segmentation=segmentation,
         )

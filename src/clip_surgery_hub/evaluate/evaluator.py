@@ -1,4 +1,4 @@
-"""The LightningModule of the evaluation: pictures with their truth in, figures out."""
+"""The LightningModule of the evaluation: images with their truth in, metrics out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from clip_surgery_hub.evaluate.data import Item
 from clip_surgery_hub.evaluate.metrics import RowMetric
-from clip_surgery_hub.evaluate.tasks import Setting, Task
-from clip_surgery_hub.evaluate.truth import Answer
-from clip_surgery_hub.evaluate.variants import Reading
+from clip_surgery_hub.evaluate.tasks import Task, TaskOptions
+from clip_surgery_hub.evaluate.truth import Prediction
+from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.functional import feature_surgery, unit_length
 from clip_surgery_hub.images.encoding import MOST_TOKENS
-from clip_surgery_hub.images.image_transform import normalised
+from clip_surgery_hub.images.image_transform import normalized
 from clip_surgery_hub.images.windows import encode_in_windows
 from clip_surgery_hub.model import CLIPSurgery
 
@@ -24,18 +24,18 @@ __all__ = ["SurgeryEvaluator"]
 
 
 class SurgeryEvaluator(lightning.LightningModule):
-    """Measures readings of one checkpoint, all from the same pass through its vision tower, in any Trainer.
+    """Measures variants of one checkpoint, all from the same pass through its vision tower, in any Trainer.
 
-    `Trainer.test` logs every figure as ``<reading>/<figure>``, gathered over the ranks.
+    `Trainer.test` logs every metric as ``<variant>/<metric>``, gathered over the ranks.
 
     Args:
         clip: a checkpoint whose tower is not under surgery (`transform.remove_surgery`).
         task: what is measured.
-        setting: what its metric has to know.
-        readings: R of them.
+        options: what its metric has to know.
+        variants: R of them.
         class_set: unit length embeddings of all texts, ``[X, C]``.
         owner: the class of each text, int64 ``[X]``; a class with several texts is as similar as the best.
-        window: side and step of a sliding window in patches, None for the picture at once.
+        window: side and step of a sliding window in patches, None for the image at once.
 
     Raises:
         RuntimeError: when the tower is under surgery.
@@ -50,37 +50,37 @@ class SurgeryEvaluator(lightning.LightningModule):
         clip: CLIPSurgery,
         *,
         task: Task,
-        setting: Setting,
-        readings: Sequence[Reading],
+        options: TaskOptions,
+        variants: Sequence[Variant],
         class_set: Tensor,
         owner: Tensor,
         window: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         clip.tower.check_plain()
-        if set(owner.tolist()) != set(range(setting.classes)):
-            raise ValueError(f"Each of the {setting.classes} classes needs a text.")
+        if set(owner.tolist()) != set(range(options.classes)):
+            raise ValueError(f"Each of the {options.classes} classes needs a text.")
         self.clip = clip
         self.model = clip.model
-        self.task, self.setting, self.readings = task, setting, tuple(readings)
+        self.task, self.options, self.variants = task, options, tuple(variants)
         self.window = window
         self.register_buffer("class_set", class_set, persistent=False)
         self.register_buffer("owner", owner, persistent=False)
-        self.metrics = nn.ModuleList(task.metric(setting) for _ in readings)
+        self.metrics = nn.ModuleList(task.metric(options) for _ in variants)
 
-    def metric(self, reading: Reading) -> RowMetric:
-        """The metric of one of the readings."""
-        found = self.metrics[self.readings.index(reading)]
+    def metric(self, variant: Variant) -> RowMetric:
+        """The metric of one of the variants."""
+        found = self.metrics[self.variants.index(variant)]
         assert isinstance(found, RowMetric)
         return found
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Unit length tokens ``[B, 1+N, C]``, float32, per reading, of pixels ``[B, 3, H, W]`` uint8."""
-        pixels = normalised(pixels, self.clip.known_normalisation).to(self.clip.dtype)
+        """Unit length tokens ``[B, 1+N, C]``, float32, per variant, of pixels ``[B, 3, H, W]`` uint8."""
+        pixels = normalized(pixels, self.clip.known_normalization).to(self.clip.dtype)
         if self.window is None:
             return [unit_length(tokens) for tokens in self._read(pixels)]
         side, step = self.window
-        # Blending is linear in the channels, so all readings are blended as one long token.
+        # Blending is linear in the channels, so all variants are blended as one long token.
         blended = encode_in_windows(
             lambda cut: torch.cat(self._read(cut), dim=-1),
             pixels,
@@ -89,53 +89,53 @@ class SurgeryEvaluator(lightning.LightningModule):
             step=step,
             most_tokens=MOST_TOKENS,
         )
-        return [unit_length(tokens) for tokens in blended.chunk(len(self.readings), dim=-1)]
+        return [unit_length(tokens) for tokens in blended.chunk(len(self.variants), dim=-1)]
 
     @torch.no_grad()
-    def similarity_of(self, pixels: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
-        """Scores ``[T]`` and similarity ``[T, h, w]`` of one picture ``[3, H, W]`` uint8, on the CPU."""
-        tokens = self(pixels[None].to(self.class_set.device))[self.readings.index(reading)]
-        found = self._similarity(tokens, reading)[0].cpu()
+    def similarity_of(self, pixels: Tensor, variant: Variant) -> tuple[Tensor, Tensor]:
+        """Scores ``[T]`` and similarity ``[T, h, w]`` of one image ``[3, H, W]`` uint8, on the CPU."""
+        tokens = self(pixels[None].to(self.class_set.device))[self.variants.index(variant)]
+        found = self._similarity(tokens, variant)[0].cpu()
         grid = self.clip.tower.grid(pixels.shape[1], pixels.shape[2])
         return found[0], found[1:].T.unflatten(1, grid)
 
     def test_step(self, batch: Sequence[Item], batch_idx: int = 0) -> None:
-        """Read the pictures of a batch, those of one size together, and update every reading's metric."""
+        """Read the images of a batch, those of one size together, and update every variant's metric."""
         for items in _of_one_size(batch):
             pixels = torch.stack([item.pixels for item in items]).to(self.device)
             height, width = pixels.shape[-2:]
             grid = self.clip.tower.grid(height, width)
-            for reading, tokens in zip(self.readings, self(pixels), strict=True):
-                metric, similarity = self.metric(reading), self._similarity(tokens, reading)
+            for variant, tokens in zip(self.variants, self(pixels), strict=True):
+                metric, similarity = self.metric(variant), self._similarity(tokens, variant)
                 for item, one in zip(items, similarity, strict=True):
-                    answer = Answer(scores=one[0], similarity=one[1:].T.unflatten(1, grid))
-                    metric.update(item.truth.to(self.device), answer)
+                    prediction = Prediction(scores=one[0], similarity=one[1:].T.unflatten(1, grid))
+                    metric.update(item.truth.to(self.device), prediction)
 
     def on_test_epoch_end(self) -> None:
-        """Log the figures over all pictures of all ranks."""
-        for reading in self.readings:
-            figures = self.metric(reading).compute()
-            named = {f"{reading.name}/{name}": value.float() for name, value in figures.items()}
+        """Log the metrics over all images of all ranks."""
+        for variant in self.variants:
+            metrics = self.metric(variant).compute()
+            named = {f"{variant.name}/{name}": value.float() for name, value in metrics.items()}
             self.log_dict(named, sync_dist=True)  # every rank has them already: their mean is the same
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave the batch: pictures of one size are moved together."""
+        """Leave the batch: images of one size are moved together."""
         return batch
 
     def _read(self, pixels: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            operations = [reading.operation for reading in self.readings]
-            found = self.clip.tower.encode_all(pixels, operations, interpolation=self.clip.interpolation)
+            surgeries = [variant.surgery for variant in self.variants]
+            found = self.clip.tower.encode_all(pixels, surgeries, interpolation=self.clip.interpolation)
         return [tokens.float() for tokens in found]
 
-    def _similarity(self, tokens: Tensor, reading: Reading) -> Tensor:
+    def _similarity(self, tokens: Tensor, variant: Variant) -> Tensor:
         """Similarity of tokens ``[B, 1+N, C]`` with the classes, ``[B, 1+N, T]``."""
         with torch.autocast(tokens.device.type, enabled=False):
             texts = self.class_set.float()
-            found = feature_surgery(tokens, texts) if reading.features == "surgery" else tokens @ texts.T
-        if found.shape[-1] == self.setting.classes:
+            found = feature_surgery(tokens, texts) if variant.features == "surgery" else tokens @ texts.T
+        if found.shape[-1] == self.options.classes:
             return found
-        best = found.new_full((*found.shape[:-1], self.setting.classes), -torch.inf)
+        best = found.new_full((*found.shape[:-1], self.options.classes), -torch.inf)
         return best.scatter_reduce(-1, self.owner.expand_as(found), found, "amax")
 
 

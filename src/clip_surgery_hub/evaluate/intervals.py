@@ -1,4 +1,4 @@
-"""How sure figures are: the same figures over pictures drawn anew, with replacement, a thousand times."""
+"""How sure metrics are: the same metrics over images drawn anew, with replacement, a thousand times."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from clip_surgery_hub.evaluate.metrics import RowMetric
 __all__ = ["bootstrap_counts", "intervals"]
 
 _AT_ONCE = 50
-"""Resamples computed together: figures of maps hold resamples x maps numbers."""
+"""Resamples computed together: metrics of maps hold resamples x maps numbers."""
 
 
-def bootstrap_counts(pictures: int, resamples: int, *, seed: int = 0) -> Tensor:
-    """How often each picture is in each resample, float64 ``[R, B]``; rows sum to B."""
+def bootstrap_counts(images: int, resamples: int, *, seed: int = 0) -> Tensor:
+    """How often each image is in each resample, float64 ``[R, B]``; rows sum to B."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(pictures, (resamples, pictures), generator=generator)
+    drawn = torch.randint(images, (resamples, images), generator=generator)
     ones = torch.ones_like(drawn, dtype=torch.float64)
-    return torch.zeros(resamples, pictures, dtype=torch.float64).scatter_add_(1, drawn, ones)
+    return torch.zeros(resamples, images, dtype=torch.float64).scatter_add_(1, drawn, ones)
 
 
 def intervals(metric: RowMetric, *, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """The middle 95% of each figure over resamples of the pictures.
+    """The middle 95% of each metric over resamples of the images.
 
-    The spread of the resamples is put around the figure itself: the copies of a picture, and classes that no
-    picture of a resample shows, move the resamples' own mean away from it.
+    The spread of the resamples is put around the metric itself: the copies of an image, and classes that no
+    image of a resample shows, move the resamples' own mean away from it.
 
     Args:
-        metric: with the rows of all pictures.
+        metric: with the rows of all images.
         resamples: how many.
         seed: of the draws.
 
     Returns:
-        Lower and upper end by figure; empty where no picture counted.
+        Lower and upper end by metric; empty where no image counted.
     """
-    figures = metric.figures()
-    if not figures:
+    metrics = metric.values()
+    if not metrics:
         return {}
-    rows, pictures = metric.renumbered()
-    counts = bootstrap_counts(pictures, resamples, seed=seed).to(rows["picture"].device)
+    rows, images = metric.renumbered()
+    counts = bootstrap_counts(images, resamples, seed=seed).to(rows["image"].device)
     parts = [metric.resampled(rows, some) for some in counts.split(_AT_ONCE)]
     found = {}
-    for name, value in figures.items():
+    for name, value in metrics.items():
         values = torch.cat([part[name] for part in parts])
         ends = torch.nanquantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype).to(values.device))
         low, high = (ends + value - values.nanmean()).tolist()

@@ -1,6 +1,6 @@
-"""An evaluation on disk: rows of the metrics in parts, written whole, so that a killed one goes on.
+"""An evaluation on disk: rows of the metrics in parts, written whole, so that a killed one can be resumed.
 
-A part holds the rows of some pictures under all readings and the numbers of these pictures. Parts can be put
+A part holds the rows of some images under all variants and the numbers of these images. Parts can be put
 together in any order, whichever ranks wrote them.
 """
 
@@ -29,7 +29,7 @@ class EvaluationFolder:
 
     Args:
         path: where it is.
-        settings: what the figures depend on, in plain values; a folder with others is not gone on with.
+        settings: what the metrics depend on, in plain values; a folder with others is not resumed.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -67,46 +67,48 @@ class EvaluationFolder:
             content = json.dumps(self.settings, indent=2).encode()
             replace_whole(self.path / _SETTINGS, content, part=self.path / f".{_SETTINGS}")
 
-    def write(self, rows: Mapping[str, Mapping[str, Tensor]], pictures: list[int]) -> None:
-        """Record what is known of some pictures; when this returns it survives a crash.
+    def write(self, rows: Mapping[str, Mapping[str, Tensor]], images: list[int]) -> None:
+        """Record what is known of some images; when this returns it survives a crash.
 
         Args:
-            rows: columns by reading.
-            pictures: numbers of the pictures, those without a row too.
+            rows: columns by variant.
+            images: numbers of the images, those without a row too.
 
         Raises:
             OSError: it cannot be written.
         """
         flat = {
-            f"{reading}/{column}": values.contiguous().cpu()
-            for reading, columns in rows.items()
+            f"{variant}/{column}": values.contiguous().cpu()
+            for variant, columns in rows.items()
             for column, values in columns.items()
         }
-        name = f"{min(pictures):08d}-{uuid4().hex}.safetensors"
-        content = save(flat, metadata={"pictures": json.dumps(pictures)})
+        name = f"{min(images):08d}-{uuid4().hex}.safetensors"
+        content = save(flat, metadata={"images": json.dumps(images)})
         replace_whole(self.path / _FOLDER / name, content, part=self.path / _FOLDER / f".{name}")
 
     def read(self) -> tuple[set[int], list[dict[str, dict[str, Tensor]]]]:
-        """The numbers of the pictures that are recorded, and the rows of each part, by reading and column.
+        """The numbers of the images that are recorded, and the rows of each part, by variant and column.
 
         Raises:
             ValueError: a part is damaged.
         """
-        pictures: set[int] = set()
+        images: set[int] = set()
         parts = []
         for path in sorted((self.path / _FOLDER).glob("[0-9]*.safetensors")):
             try:
                 with safe_open(path, "pt") as part:
-                    numbers = json.loads(part.metadata()["pictures"])
+                    numbers = json.loads(part.metadata()["images"])
                     rows: dict[str, dict[str, Tensor]] = {}
                     for key in part.keys():  # noqa: SIM118  # it is no mapping
-                        reading, column = key.rsplit("/", 1)
-                        rows.setdefault(reading, {})[column] = part.get_tensor(key)
+                        variant, column = key.rsplit("/", 1)
+                        rows.setdefault(variant, {})[column] = part.get_tensor(key)
             except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"The part {path} is damaged ({error}): remove it and go on.") from error
-            pictures.update(numbers)
+                raise ValueError(
+                    f"The part {path} is damaged ({error}): remove it and start the same command again."
+                ) from error
+            images.update(numbers)
             parts.append(rows)
-        return pictures, parts
+        return images, parts
 
 
 def _short(value: Any) -> str:

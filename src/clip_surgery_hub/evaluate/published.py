@@ -1,4 +1,4 @@
-"""Figures of publications, to stand beside those that are measured."""
+"""MetricValues of publications, to stand beside those that are measured."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["Published", "published_for"]
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One published figure.
+    """One published metric.
 
     Attributes:
         dataset: key of the data set.
         task: name of the task.
-        figure: its name, as the metric of the task calls it.
+        metric: its name, as the metric of the task calls it.
         method: name of the method.
         model: the architecture, such as "ViT-B/16".
         value: in percent.
@@ -28,7 +28,7 @@ class Published:
 
     dataset: str
     task: str
-    figure: str
+    metric: str
     method: str
     model: str
     value: float
@@ -41,11 +41,11 @@ class Published:
 
 
 def published_for(dataset: str, task: str) -> tuple[Published, ...]:
-    """The published figures for a data set and a task, none for most."""
+    """The published metrics for a data set and a task, none for most."""
     return tuple(one for one in _published() if (one.dataset, one.task) == (dataset, task))
 
 
 @cache
 def _published() -> tuple[Published, ...]:
     text = files("clip_surgery_hub").joinpath("assets", "published.json").read_text(encoding="utf-8")
-    return tuple(Published(**one) for one in json.loads(text)["figures"])
+    return tuple(Published(**one) for one in json.loads(text)["metrics"])

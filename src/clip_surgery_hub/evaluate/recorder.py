@@ -27,19 +27,19 @@ _WAIT = 10.0
 class PartRecorder(lightning.Callback):
     """Records what every rank measures, in parts of its own, and begins with what was recorded before.
 
-    So the figures at the end are those of all pictures, however often the evaluation was killed, and however
+    So the metrics at the end are those of all images, however often the evaluation was killed, and however
     many ranks it had each time.
 
     Args:
         folder: of the evaluation.
-        seconds: the longest that a measured picture waits to be recorded.
+        seconds: the longest that a measured image waits to be recorded.
     """
 
     def __init__(self, folder: EvaluationFolder, *, seconds: float = 60.0) -> None:
         self._folder, self._seconds = folder, seconds
         self._held = ExitStack()
         self._earlier: list[dict[str, dict[str, Tensor]]] = []
-        self._pictures: list[int] = []
+        self._images: list[int] = []
         self._recorded: dict[str, int] = {}
         self._written = 0.0
 
@@ -68,11 +68,11 @@ class PartRecorder(lightning.Callback):
         data = _data_of(trainer, pl_module)
         assert isinstance(pl_module, SurgeryEvaluator)
         for rows in self._earlier:
-            for reading in pl_module.readings:
-                add_rows_of(pl_module.metric(reading), rows[reading.name], data.numbers)
+            for variant in pl_module.variants:
+                add_rows_of(pl_module.metric(variant), rows[variant.name], data.numbers)
         self._earlier = []
-        self._recorded = {one.name: pl_module.metric(one).additions for one in pl_module.readings}
-        self._pictures, self._written = [], time.monotonic()
+        self._recorded = {one.name: pl_module.metric(one).additions for one in pl_module.variants}
+        self._images, self._written = [], time.monotonic()
 
     def on_test_batch_end(
         self,
@@ -83,13 +83,13 @@ class PartRecorder(lightning.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Remember the pictures; write now and then."""
-        self._pictures += [item.truth.index for item in batch]
+        """Remember the images; write now and then."""
+        self._images += [item.truth.index for item in batch]
         if time.monotonic() - self._written >= self._seconds:
             self.write(pl_module)
 
     def on_test_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Write the rest, before the figures are computed."""
+        """Write the rest, before the metrics are computed."""
         self.write(pl_module)
 
     def on_test_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -111,20 +111,20 @@ class PartRecorder(lightning.Callback):
     def write(self, pl_module: lightning.LightningModule) -> None:
         """Record the rows since the last time."""
         assert isinstance(pl_module, SurgeryEvaluator)
-        if not self._pictures:
+        if not self._images:
             return
         rows = {}
-        for reading in pl_module.readings:
-            metric, name = pl_module.metric(reading), reading.name
+        for variant in pl_module.variants:
+            metric, name = pl_module.metric(variant), variant.name
             rows[name] = metric.rows_since(self._recorded[name])
             self._recorded[name] = metric.additions
-        self._folder.write(rows, self._pictures)
-        self._pictures, self._written = [], time.monotonic()
+        self._folder.write(rows, self._images)
+        self._images, self._written = [], time.monotonic()
 
 
-def add_rows_of(metric: RowMetric, rows: Mapping[str, Tensor], pictures: Container[int]) -> None:
-    """Add those of the rows that are of these pictures."""
-    kept = torch.tensor([number in pictures for number in rows["picture"].tolist()], dtype=torch.bool)
+def add_rows_of(metric: RowMetric, rows: Mapping[str, Tensor], images: Container[int]) -> None:
+    """Add those of the rows that are of these images."""
+    kept = torch.tensor([number in images for number in rows["image"].tolist()], dtype=torch.bool)
     metric.add_rows({name: column[kept] for name, column in rows.items()})
 
 

@@ -17,27 +17,27 @@ from clip_surgery_hub.evaluate.metrics import RowMetric
 from clip_surgery_hub.evaluate.parts import EvaluationFolder
 from clip_surgery_hub.evaluate.published import Published, published_for
 from clip_surgery_hub.evaluate.recorder import add_rows_of
-from clip_surgery_hub.evaluate.tasks import Setting, Task
-from clip_surgery_hub.evaluate.variants import Reading
+from clip_surgery_hub.evaluate.tasks import Task, TaskOptions
+from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.files.durable import replace_whole
 from clip_surgery_hub.results.settings import installed_versions
 
-__all__ = ["Evaluation", "Figure", "measured"]
+__all__ = ["Evaluation", "MetricValue", "measured"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure of one reading.
+class MetricValue:
+    """One metric of one variant.
 
     Attributes:
-        reading: what was read.
-        name: of the figure, see the metrics.
+        variant: what was read.
+        name: of the metric, see the metrics.
         value: in percent, thresholds as they are.
-        low: lower end of the middle 95% over resamples of the pictures.
+        low: lower end of the middle 95% over resamples of the images.
         high: upper end.
     """
 
-    reading: Reading
+    variant: Variant
     name: str
     value: float
     low: float
@@ -50,55 +50,55 @@ class Evaluation:
 
     Attributes:
         task: what.
-        settings: what the figures depend on, in plain values.
-        pictures: how many were measured.
+        settings: what the metrics depend on, in plain values.
+        images: how many were measured.
         class_names: T names.
-        figures: every figure of every reading.
-        per_class: figure to T values by reading; NaN where a class does not occur.
-        per_picture: number of a picture to how well it went, by reading; NaN where that is not known.
-        published: figures of publications for the same data and task.
+        metrics: every metric of every variant.
+        per_class: metric to T values by variant; NaN where a class does not occur.
+        per_image: number of an image to how well it went, by variant; NaN where that is not known.
+        published: metrics of publications for the same data and task.
     """
 
     task: Task
     settings: Mapping[str, Any]
-    pictures: int
+    images: int
     class_names: tuple[str, ...]
-    figures: tuple[Figure, ...]
+    metrics: tuple[MetricValue, ...]
     per_class: Mapping[str, Mapping[str, Tensor]]
-    per_picture: Mapping[str, Mapping[int, float]]
+    per_image: Mapping[str, Mapping[int, float]]
     published: tuple[Published, ...]
 
     @property
-    def readings(self) -> tuple[Reading, ...]:
+    def variants(self) -> tuple[Variant, ...]:
         """What was read, in order."""
-        return tuple(dict.fromkeys(figure.reading for figure in self.figures))
+        return tuple(dict.fromkeys(metric.variant for metric in self.metrics))
 
-    def of(self, reading: Reading) -> dict[str, Figure]:
-        """The figures of one reading by name."""
-        return {figure.name: figure for figure in self.figures if figure.reading == reading}
+    def of(self, variant: Variant) -> dict[str, MetricValue]:
+        """The metrics of one variant by name."""
+        return {metric.name: metric for metric in self.metrics if metric.variant == variant}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in plain values that JSON can hold; None stands for NaN."""
         return {
             "settings": dict(self.settings),
             "versions": installed_versions(),
-            "pictures": self.pictures,
-            "readings": {
-                reading.name: {
-                    "figures": {
+            "images": self.images,
+            "variants": {
+                variant.name: {
+                    "metrics": {
                         name: {
-                            "value": _plain(figure.value),
-                            "low": _plain(figure.low),
-                            "high": _plain(figure.high),
+                            "value": _plain(metric.value),
+                            "low": _plain(metric.low),
+                            "high": _plain(metric.high),
                         }
-                        for name, figure in self.of(reading).items()
+                        for name, metric in self.of(variant).items()
                     },
                     "per_class": {
                         name: dict(zip(self.class_names, map(_plain, values.tolist()), strict=True))
-                        for name, values in self.per_class[reading.name].items()
+                        for name, values in self.per_class[variant.name].items()
                     },
                 }
-                for reading in self.readings
+                for variant in self.variants
             },
             "published": [one.to_dict() for one in self.published],
         }
@@ -118,47 +118,47 @@ class Evaluation:
 def measured(
     folder: EvaluationFolder,
     task: Task,
-    setting: Setting,
-    readings: Sequence[Reading],
+    options: TaskOptions,
+    variants: Sequence[Variant],
     dataset: DataSet,
     *,
-    pictures: range,
+    images: range,
 ) -> Evaluation:
-    """The figures of everything that a folder has recorded of these pictures.
+    """The metrics of everything that a folder has recorded of these images.
 
     Raises:
-        ValueError: a part is damaged, or no picture counted.
+        ValueError: a part is damaged, or no image counted.
     """
     done, parts = folder.read()
-    metrics = {reading: task.metric(setting) for reading in readings}
+    metrics = {variant: task.metric(options) for variant in variants}
     for rows in parts:
-        for reading, metric in metrics.items():
-            add_rows_of(metric, rows[reading.name], pictures)
-    figures: list[Figure] = []
-    for reading, metric in metrics.items():
-        figures += _figures(reading, metric)
-    if not figures:
-        raise ValueError(f"None of the {len(pictures)} pictures of {dataset.title} shows a class to measure.")
+        for variant, metric in metrics.items():
+            add_rows_of(metric, rows[variant.name], images)
+    values: list[MetricValue] = []
+    for variant, metric in metrics.items():
+        values += _metrics(variant, metric)
+    if not values:
+        raise ValueError(f"None of the {len(images)} images of {dataset.title} shows a class to measure.")
     return Evaluation(
         task=task,
         settings=folder.settings,
-        pictures=len(done.intersection(pictures)),
+        images=len(done.intersection(images)),
         class_names=dataset.classes.names,
-        figures=tuple(figures),
-        per_class={reading.name: metric.per_class(setting.classes) for reading, metric in metrics.items()},
-        per_picture={
-            reading.name: dict(zip(metric.pictures().tolist(), metric.per_picture().tolist(), strict=True))
-            for reading, metric in metrics.items()
+        metrics=tuple(values),
+        per_class={variant.name: metric.per_class(options.classes) for variant, metric in metrics.items()},
+        per_image={
+            variant.name: dict(zip(metric.images().tolist(), metric.per_image().tolist(), strict=True))
+            for variant, metric in metrics.items()
         },
         published=published_for(dataset.key, task.name),
     )
 
 
-def _figures(reading: Reading, metric: RowMetric) -> list[Figure]:
+def _metrics(variant: Variant, metric: RowMetric) -> list[MetricValue]:
     ends = intervals(metric)
     return [
-        Figure(reading=reading, name=name, value=float(value), low=ends[name][0], high=ends[name][1])
-        for name, value in metric.figures().items()
+        MetricValue(variant=variant, name=name, value=float(value), low=ends[name][0], high=ends[name][1])
+        for name, value in metric.values().items()
     ]
 
 

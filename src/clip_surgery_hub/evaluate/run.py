@@ -17,9 +17,9 @@ from clip_surgery_hub.evaluate.parts import EvaluationFolder
 from clip_surgery_hub.evaluate.recorder import PartRecorder
 from clip_surgery_hub.evaluate.report import class_bars, save_table
 from clip_surgery_hub.evaluate.result import Evaluation, measured
-from clip_surgery_hub.evaluate.tasks import Setting, Task
-from clip_surgery_hub.evaluate.variants import Reading
-from clip_surgery_hub.images.image_transform import PictureReading
+from clip_surgery_hub.evaluate.tasks import Task, TaskOptions
+from clip_surgery_hub.evaluate.variants import Variant
+from clip_surgery_hub.images.image_transform import ImageTransform
 from clip_surgery_hub.images.windows import window_cells
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.prediction.run_settings import weights_digest
@@ -29,14 +29,14 @@ from clip_surgery_hub.sam.backends import Sam
 __all__ = ["evaluate"]
 
 _CASES = 4
-"""So many best and worst pictures are drawn."""
+"""So many best and worst images are drawn."""
 
 
 def evaluate(
     clip: CLIPSurgery,
     dataset: DataSet,
     task: Task,
-    readings: Sequence[Reading],
+    variants: Sequence[Variant],
     *,
     out: str | Path,
     limit: int | None = None,
@@ -54,26 +54,26 @@ def evaluate(
     callbacks: Sequence[Callback] = (),
     **trainer_options: Any,
 ) -> Evaluation | None:
-    """Measure readings of a checkpoint on a data set; the same call goes on with one that was killed.
+    """Measure variants of a checkpoint on a data set; the same call resumes one that was killed.
 
     Args:
         clip: a checkpoint whose tower is not under surgery.
         dataset: see `datasets.open_dataset`.
         task: see `tasks.get_task`.
-        readings: see `readings.readings_of`.
+        variants: see `variants.variants_of`.
         out: the folder of the evaluation.
-        limit: so many pictures, from the first; None: all.
+        limit: so many images, from the first; None: all.
         templates: of the class names, see `CLIPSurgery.encode_text`.
-        size: short side in pixels at which pictures are read; None: the checkpoint's own.
+        size: short side in pixels at which images are read; None: the checkpoint's own.
         max_side: longest side in pixels; None: 4 x ``size``.
-        window: side of a sliding window in pixels; None: the picture at once.
+        window: side of a sliding window in pixels; None: the image at once.
         stride: its step in pixels; None: half of the window.
-        sam: a segmenter for "interact"; None leaves its masks out.
+        sam: a segmentation model for "interact"; None leaves its masks out.
         sam_name: what the settings call it.
-        batch_size: pictures that are read together where they have one size.
+        batch_size: images that are read together where they have one size.
         workers: processes per rank that decode.
-        seconds: the longest that a measured picture waits to be recorded.
-        draw: also draw bars per class and the best and worst pictures of every reading, some seconds each.
+        seconds: the longest that a measured image waits to be recorded.
+        draw: also draw bars per class and the best and worst images of every variant, some seconds each.
         callbacks: more of Lightning's.
         trainer_options: of Lightning's Trainer, such as ``devices``, ``num_nodes``, ``strategy``.
 
@@ -94,32 +94,32 @@ def evaluate(
     classes = dataset.classes
     texts = [text for synonyms in classes.synonyms for text in synonyms]
     owner = [number for number, synonyms in enumerate(classes.synonyms) for _ in synonyms]
-    normalisation = clip.known_normalisation
-    reading = PictureReading(
+    normalization = clip.known_normalization
+    image_transform = ImageTransform(
         size=clip.tower.native_size if size is None else size,
         patch=clip.tower.patch_size,
         max_side=max_side,
-        resample=normalisation.resample,
+        resample=normalization.resample,
     )
     cells = None if window is None else window_cells(window, stride, patch=clip.tower.patch_size)
-    setting = Setting(classes=len(classes.names), background=classes.background, sam=sam)
+    options = TaskOptions(classes=len(classes.names), background=classes.background, sam=sam)
     clip.tower.check_plain()
     settings = {
         "dataset": dataset.key,
         "split": dataset.split,
-        "pictures_in_it": len(dataset),
+        "images_in_it": len(dataset),
         "task": task.name,
         "model": clip.name,
         "weights": weights_digest(clip.model),
-        "readings": [one.name for one in readings],
+        "variants": [one.name for one in variants],
         "texts": [list(synonyms) for synonyms in classes.synonyms],
         "templates": templates if templates is None or isinstance(templates, str) else list(templates),
-        "size": reading.size,
+        "size": image_transform.size,
         "max_side": max_side,
         "window": window,
         "stride": stride,
         "interpolation": clip.interpolation,
-        "segmenter": sam_name,
+        "sam": sam_name,
     }
     folder = EvaluationFolder(Path(out), settings)
     folder.check()
@@ -129,21 +129,21 @@ def evaluate(
     evaluator = SurgeryEvaluator(
         clip,
         task=task,
-        setting=setting,
-        readings=readings,
+        options=options,
+        variants=variants,
         class_set=clip.encode_text(texts, templates),
         owner=torch.tensor(owner),
         window=cells,
     )
-    data = EvaluationData(dataset, reading, limit=limit, batch_size=batch_size, workers=workers)
+    data = EvaluationData(dataset, image_transform, limit=limit, batch_size=batch_size, workers=workers)
     trainer.test(evaluator, data, verbose=False)
     if not trainer.is_global_zero:
         return None
-    evaluation = measured(folder, task, setting, readings, dataset, pictures=data.numbers)
+    evaluation = measured(folder, task, options, variants, dataset, images=data.numbers)
     evaluation.save(folder.path)
     save_table(evaluation, folder.path)
     if draw:
-        _draw(evaluation, evaluator, dataset, reading, folder.path)
+        _draw(evaluation, evaluator, dataset, image_transform, folder.path)
     return evaluation
 
 
@@ -151,14 +151,14 @@ def _draw(
     evaluation: Evaluation,
     evaluator: SurgeryEvaluator,
     dataset: DataSet,
-    pictures: PictureReading,
+    image_transform: ImageTransform,
     folder: Path,
 ) -> None:
-    """Bars per class, and the best and worst pictures, of every reading."""
-    for reading in evaluation.readings:
-        class_bars(evaluation, reading).savefig(folder / f"classes_{reading.name}.png", dpi=120)
-        best, worst = extreme_cases(evaluation, reading, _CASES)
+    """Bars per class, and the best and worst images, of every variant."""
+    for variant in evaluation.variants:
+        class_bars(evaluation, variant).savefig(folder / f"classes_{variant.name}.png", dpi=120)
+        best, worst = extreme_cases(evaluation, variant, _CASES)
         for name, cases in (("best", best), ("worst", worst)):
             if cases:
-                drawing = draw_cases(cases, evaluator, reading, dataset, pictures)
-                drawing.savefig(folder / f"{name}_{reading.name}.png", dpi=120)
+                drawing = draw_cases(cases, evaluator, variant, dataset, image_transform)
+                drawing.savefig(folder / f"{name}_{variant.name}.png", dpi=120)

@@ -1,4 +1,4 @@
-"""Which depth, method, size, features and templates are best: all readings of a size from one pass each."""
+"""Which depth, method, size, features and templates are best: all variants of a size from one pass each."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_surgery_hub.evaluate.datasets import DataSet
-from clip_surgery_hub.evaluate.result import Evaluation, Figure
+from clip_surgery_hub.evaluate.result import Evaluation, MetricValue
 from clip_surgery_hub.evaluate.run import evaluate
 from clip_surgery_hub.evaluate.tasks import Task
-from clip_surgery_hub.evaluate.variants import Reading, readings_of
+from clip_surgery_hub.evaluate.variants import Variant, variants_of
 from clip_surgery_hub.files.durable import replace_whole
 from clip_surgery_hub.model import CLIPSurgery
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
+    from matplotlib.figure import Figure
 
 __all__ = ["Sweep", "SweepPart", "sweep"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SweepPart:
-    """The readings at one size with one set of templates.
+    """The variants at one size with one set of templates.
 
     Attributes:
         size: short side in pixels.
@@ -42,7 +42,7 @@ class Sweep:
     """What was measured.
 
     Attributes:
-        task: the task, by whose figure readings are compared.
+        task: the task, by whose metric variants are compared.
         parts: one per size and set of templates.
     """
 
@@ -50,50 +50,50 @@ class Sweep:
     parts: tuple[SweepPart, ...]
 
     @property
-    def best(self) -> tuple[SweepPart, Figure]:
-        """Where the task's figure is highest, the first among equals."""
-        found = [(part, figure) for part in self.parts for figure in self._figures(part)]
+    def best(self) -> tuple[SweepPart, MetricValue]:
+        """Where the task's metric is highest, the first among equals."""
+        found = [(part, metric) for part in self.parts for metric in self._metrics(part)]
         return max(found, key=lambda pair: pair[1].value)
 
     def table(self) -> str:
         """All of it as a Markdown table, the best in bold."""
-        names = list(dict.fromkeys(figure.name for part in self.parts for figure in part.evaluation.figures))
+        names = list(dict.fromkeys(metric.name for part in self.parts for metric in part.evaluation.metrics))
         lines = [
             self.task.about,
             "",
-            f"{self.parts[0].evaluation.pictures} pictures; in brackets the middle 95% of 1,000 bootstrap "
-            "samples of the pictures.",
+            f"{self.parts[0].evaluation.images} images; in brackets the middle 95% of 1,000 bootstrap "
+            "samples of the images.",
             "",
             f"| method | depth | features | size | templates | {' | '.join(names)} |",
             f"|---|---|---|---|---|{'---|' * len(names)}",
         ]
         _, best = self.best
         for part in self.parts:
-            for reading in part.evaluation.readings:
-                found = part.evaluation.of(reading)
+            for variant in part.evaluation.variants:
+                found = part.evaluation.of(variant)
                 cells = [_cell(found[name], bold=found[name] is best) for name in names]
-                setting = (reading.method, reading.depth, reading.features, part.size, part.templates)
+                setting = (variant.method, variant.depth, variant.features, part.size, part.templates)
                 lines.append(f"| {' | '.join(map(str, setting))} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
-    def plot(self) -> Drawing:
-        """The task's figure over the depth, a line per method, features, size and templates.
+    def plot(self) -> Figure:
+        """The task's metric over the depth, a line per method, features, size and templates.
 
-        Readings that have one depth only are drawn across.
+        Variants that have one depth only are drawn across.
         """
-        from matplotlib.figure import Figure as Drawing
+        from matplotlib.figure import Figure
 
-        drawing = Drawing(figsize=(8, 5), layout="constrained")
+        drawing = Figure(figsize=(8, 5), layout="constrained")
         axes = drawing.subplots()
         for part in self.parts:
-            curves: dict[tuple[str, str], list[Figure]] = {}
-            for figure in self._figures(part):
-                curves.setdefault((figure.reading.method, figure.reading.features), []).append(figure)
-            for (method, features), figures in curves.items():
+            curves: dict[tuple[str, str], list[MetricValue]] = {}
+            for metric in self._metrics(part):
+                curves.setdefault((metric.variant.method, metric.variant.features), []).append(metric)
+            for (method, features), metrics in curves.items():
                 label = f"{method}, {features}, {part.size} px, {part.templates}"
-                _draw_curve(axes, sorted(figures, key=lambda one: one.reading.depth), label)
-        axes.set_xlabel("depth: how many of the last blocks are operated on")
-        axes.set_ylabel(f"{self.task.figure} in percent")
+                _draw_curve(axes, sorted(metrics, key=lambda one: one.variant.depth), label)
+        axes.set_xlabel("depth: how many of the last blocks are modified")
+        axes.set_ylabel(f"{self.task.primary_metric} in percent")
         axes.set_title(self.task.title, fontsize=11)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -115,8 +115,8 @@ class Sweep:
         replace_whole(folder / "sweep.json", content, part=folder / ".sweep.json")
         self.plot().savefig(folder / "sweep.png", dpi=130)
 
-    def _figures(self, part: SweepPart) -> list[Figure]:
-        return [figure for figure in part.evaluation.figures if figure.name == self.task.figure]
+    def _metrics(self, part: SweepPart) -> list[MetricValue]:
+        return [metric for metric in part.evaluation.metrics if metric.name == self.task.primary_metric]
 
 
 def sweep(
@@ -132,7 +132,7 @@ def sweep(
     templates: Mapping[str, str | None] | None = None,
     **options: Any,
 ) -> Sweep:
-    """Measure all combinations; those of one size and one set of templates share one pass over the pictures.
+    """Measure all combinations; those of one size and one set of templates share one pass over the images.
 
     Args:
         clip: a checkpoint whose tower is not under surgery.
@@ -150,7 +150,7 @@ def sweep(
         ValueError: as `evaluate`.
     """
     blocks = len(clip.tower.blocks)
-    readings: tuple[Reading, ...] = readings_of(
+    variants: tuple[Variant, ...] = variants_of(
         methods,
         blocks=blocks,
         depths=depths or range(1, blocks + 1),
@@ -166,7 +166,7 @@ def sweep(
                 clip,
                 dataset,
                 task,
-                readings,
+                variants,
                 out=folder,
                 templates=chosen,
                 size=size,
@@ -181,19 +181,19 @@ def sweep(
     return whole
 
 
-def _cell(figure: Figure, *, bold: bool) -> str:
-    if figure.name == "threshold":
-        return f"{figure.value:.2f}"
-    said = f"{figure.value:.1f} [{figure.low:.1f}, {figure.high:.1f}]"
+def _cell(metric: MetricValue, *, bold: bool) -> str:
+    if metric.name == "threshold":
+        return f"{metric.value:.2f}"
+    said = f"{metric.value:.1f} [{metric.low:.1f}, {metric.high:.1f}]"
     return f"**{said}**" if bold else said
 
 
-def _draw_curve(axes: Any, figures: Sequence[Figure], label: str) -> None:
-    depth = [figure.reading.depth for figure in figures]
-    value = [figure.value for figure in figures]
-    if len(figures) == 1:
+def _draw_curve(axes: Any, metrics: Sequence[MetricValue], label: str) -> None:
+    depth = [metric.variant.depth for metric in metrics]
+    value = [metric.value for metric in metrics]
+    if len(metrics) == 1:
         axes.axhline(value[0], linestyle="--", linewidth=1, label=label, color=f"C{len(axes.lines)}")
         return
     (line,) = axes.plot(depth, value, marker="o", label=label)
-    low, high = ([getattr(figure, end) for figure in figures] for end in ("low", "high"))
+    low, high = ([getattr(metric, end) for metric in metrics] for end in ("low", "high"))
     axes.fill_between(depth, low, high, alpha=0.15, color=line.get_color())

@@ -17,17 +17,17 @@ from clip_surgery_hub.evaluate.metrics import (
 from clip_surgery_hub.evaluate.variants import Features
 from clip_surgery_hub.sam.backends import Sam
 
-__all__ = ["TASKS", "Setting", "Task", "get_task"]
+__all__ = ["TASKS", "TaskOptions", "Task", "get_task"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Setting:
+class TaskOptions:
     """What a task's metric has to know of the data.
 
     Attributes:
         classes: T.
         background: number of the background class, None where there is none.
-        sam: the segmenter that is asked, None for none.
+        sam: the segmentation model that is asked, None for none.
     """
 
     classes: int
@@ -42,34 +42,34 @@ class Task:
     Attributes:
         name: what the command line calls it.
         title: for people.
-        figure: the figure that readings are compared by, in percent.
+        primary_metric: the metric that variants are compared by, in percent.
         automatic: what the features "auto" are for CLIP Surgery.
         about: what is measured and how, in one paragraph.
-        metric: makes the metric of one reading.
+        metric: makes the metric of one variant.
     """
 
     name: str
     title: str
-    figure: str
+    primary_metric: str
     automatic: Features
     about: str
-    metric: Callable[[Setting], RowMetric]
+    metric: Callable[[TaskOptions], RowMetric]
 
 
-def _explain(setting: Setting) -> RowMetric:
-    return ExplanationMetric(background=setting.background)
+def _explain(options: TaskOptions) -> RowMetric:
+    return ExplanationMetric(background=options.background)
 
 
-def _segment(setting: Setting) -> RowMetric:
-    return SegmentationMetric(classes=setting.classes)
+def _segment(options: TaskOptions) -> RowMetric:
+    return SegmentationMetric(classes=options.classes)
 
 
-def _recognise(setting: Setting) -> RowMetric:
-    return RecognitionMetric(classes=setting.classes)
+def _recognize(options: TaskOptions) -> RowMetric:
+    return RecognitionMetric(classes=options.classes)
 
 
-def _interact(setting: Setting) -> RowMetric:
-    return InteractionMetric(sam=setting.sam, background=setting.background)
+def _interact(options: TaskOptions) -> RowMetric:
+    return InteractionMetric(sam=options.sam, background=options.background)
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
@@ -79,40 +79,40 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             Task(
                 name="explain",
                 title="Explainability",
-                figure="mIoU",
+                primary_metric="mIoU",
                 automatic="surgery",
-                about="Each class that a picture shows is scored by itself, its pixels against all others. "
+                about="Each class that an image shows is scored by itself, its pixels against all others. "
                 "mIoU: intersection over union at the one threshold that is best for all maps. mSC: heat "
-                "inside minus heat outside, mean over the classes of a picture, then over pictures. "
+                "inside minus heat outside, mean over the classes of an image, then over images. "
                 "Pointing: the highest pixel lies on the class.",
                 metric=_explain,
             ),
             Task(
                 name="segment",
                 title="Open-vocabulary segmentation",
-                figure="mIoU",
+                primary_metric="mIoU",
                 automatic="plain",
-                about="The most similar class of every pixel, at the picture's own size. Intersection and "
+                about="The most similar class of every pixel, at the image's own size. Intersection and "
                 "union are summed over the data set before they are divided, then the mean over the classes "
-                "is taken; once with all classes as candidates, once with those that the picture shows.",
+                "is taken; once with all classes as candidates, once with those that the image shows.",
                 metric=_segment,
             ),
             Task(
-                name="recognise",
+                name="recognize",
                 title="Multi-label recognition",
-                figure="mAP",
+                primary_metric="mAP",
                 automatic="surgery",
-                about="Average precision of the image-level scores over the pictures, mean over the classes. "
+                about="Average precision of the image-level scores over the images, mean over the classes. "
                 "The image-level embedding is the same under every method, so only the features count.",
-                metric=_recognise,
+                metric=_recognize,
             ),
             Task(
                 name="interact",
                 title="Text to points to masks",
-                figure="positive points",
+                primary_metric="positive points",
                 automatic="surgery",
-                about="The points of each class that a picture shows: on it, off it. With a segmenter also "
-                "the overlap of its mask at these points with the class, for the mask of the highest score "
+                about="The points of each class that an image shows: positive points on it, negative "
+                "points off it. With a segmentation model also the overlap of its mask at these points with the class, for the mask of the highest score "
                 "and for the one that agrees best with the map.",
                 metric=_interact,
             ),

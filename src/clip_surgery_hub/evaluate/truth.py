@@ -1,4 +1,4 @@
-"""What a picture of a data set is compared with, and what a reading says of it."""
+"""What an image of a data set is compared with, and what a variant says of it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from clip_surgery_hub.evaluate.datasets import VOID
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Truth:
-    """The truth about one picture.
+    """The truth about one image.
 
     Attributes:
-        index: number of the picture in its data set.
-        picture: uint8 ``[H, W, 3]``.
+        index: number of the image in its data set.
+        image: uint8 ``[H, W, 3]``.
         labels: bool ``[T]``, which classes count as shown.
         segmentation: int64 ``[H, W]``, the class of each pixel, `VOID` or `NO_CLASS`; None where the data set
             tells labels only.
     """
 
     index: int
-    picture: np.ndarray
+    image: np.ndarray
     labels: Tensor
     segmentation: Tensor | None
 
@@ -49,11 +49,11 @@ class Truth:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Answer:
-    """What one reading says of one picture, per class (the best of the class's synonyms).
+class Prediction:
+    """What one variant says of one image, per class (the best of the class's synonyms).
 
     Attributes:
-        scores: ``[T]``, of the picture as a whole.
+        scores: ``[T]``, of the image as a whole.
         similarity: ``[T, h, w]``, of its patches.
     """
 

@@ -1,4 +1,4 @@
-"""What is evaluated: readings of one checkpoint, each a method, a depth and a kind of features."""
+"""What is evaluated: variants of one checkpoint, each a method, a depth and a kind of features."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from clip_surgery_hub.methods import get_method
-from clip_surgery_hub.towers import Operation
+from clip_surgery_hub.towers import Surgery
 
-__all__ = ["Features", "Reading", "readings_of"]
+__all__ = ["Features", "Variant", "variants_of"]
 
 Features = Literal["plain", "surgery"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Variant:
     """One way to read a checkpoint.
 
     Attributes:
@@ -35,19 +35,19 @@ class Reading:
         return f"{self.method}-{self.depth}-{self.features}"
 
     @property
-    def operation(self) -> Operation:
+    def surgery(self) -> Surgery:
         """What is done to the tower."""
-        return Operation(get_method(self.method), self.depth)
+        return Surgery(get_method(self.method), self.depth)
 
 
-def readings_of(
+def variants_of(
     methods: Sequence[str],
     *,
     blocks: int,
     depths: Sequence[int | None] = (None,),
     features: Sequence[str] = ("auto",),
     automatic: Features = "surgery",
-) -> tuple[Reading, ...]:
+) -> tuple[Variant, ...]:
     """All combinations that mean something, each once.
 
     Args:
@@ -66,7 +66,7 @@ def readings_of(
     allowed = ("auto", *get_args(Features))
     if wrong := [kind for kind in features if kind not in allowed]:
         raise ValueError(f"features must be of {', '.join(map(repr, allowed))}, got {wrong[0]!r}.")
-    found: dict[Reading, None] = {}
+    found: dict[Variant, None] = {}
     for name in methods:
         method = get_method(name)
         fixed = method.mix is None or not method.residual
@@ -75,5 +75,5 @@ def readings_of(
                 chosen: Features = "plain"
                 if kind == "surgery" or (kind == "auto" and name == "clip_surgery"):
                     chosen = "surgery" if kind == "surgery" else automatic
-                found[Reading(method=name, depth=method.resolve_depth(depth, blocks), features=chosen)] = None
+                found[Variant(method=name, depth=method.resolve_depth(depth, blocks), features=chosen)] = None
     return tuple(found)

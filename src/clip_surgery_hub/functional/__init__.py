@@ -1,8 +1,8 @@
 """The mathematics of CLIP Surgery as pure functions: tensors in, tensors out, on any device and dtype.
 
 Notation of the paper (arXiv 2304.05653): ``F`` image tokens, ``T`` text embeddings, both of unit length, so
-that ``s_nt = F_n . T_t`` is their cosine similarity. Token 0 is CLS, the others are the patches in reading
-order.
+that ``s_nt = F_n . T_t`` is their cosine similarity. Token 0 is CLS, the others are
+the patches in reading order.
 """
 
 from clip_surgery_hub.functional.maps import highest_text, map_to_boxes, similarity_map

@@ -13,7 +13,7 @@ _CELLS_AT_ONCE = 2**20
 
 
 def similarity_map(similarity: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Patch similarity as maps of the picture: min-max over the patches per image and text, then bilinear.
+    """Patch similarity as maps of the image: min-max over the patches per image and text, then bilinear.
 
     Args:
         similarity: patch rows only (no CLS), ``[B, N, T]``, N = h * w in reading order.

@@ -82,7 +82,7 @@ def peaks_on_mask(heatmaps: Tensor, masks: Tensor, valid: Tensor) -> Tensor:
 
 
 def class_overlaps(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
-    """Per class the pixels that are both, those predicted, and those in truth; of one picture or many.
+    """Per class the pixels that are both, those predicted, and those in truth; of one image or many.
 
     Summed over a data set, the intersection over union of class c is
     ``both[c] / (predicted[c] + true[c] - both[c])``.

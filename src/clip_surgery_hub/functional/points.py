@@ -21,17 +21,17 @@ def similarity_to_points(
 
     The map is resized by ``1 / downsample`` (bilinear) and min-max scaled; with
     ``k = min(#(score >= threshold), half of all cells)`` the k highest cells are positive points and the
-    k lowest negative ones, at the centres of the cells.
+    k lowest negative ones, at the centers of the cells.
 
     Args:
         similarity: one score per patch (no CLS), ``[N]``, N = h * w in reading order.
         grid: patch rows and columns ``(h, w)``.
-        size: height and width of the picture in pixels ``(H, W)``.
+        size: height and width of the image in pixels ``(H, W)``.
         threshold: least score of a positive point on the min-max scale, in [0, 1].
         downsample: how many patches make up the side of a cell, at least 1; a side keeps one cell or more.
 
     Returns:
-        Points ``[2k, 2]`` int64, x then y in pixels of the picture, and labels ``[2k]`` uint8: k ones, then k
+        Points ``[2k, 2]`` int64, x then y in pixels of the image, and labels ``[2k]`` uint8: k ones, then k
         zeros, both in order of rising score. A constant map and a single cell give no points (k = 0).
 
     Raises:
@@ -78,12 +78,12 @@ def combined_points(
     Args:
         similarity: one score per patch and text (no CLS), ``[N, K]``, K >= 1.
         grid: see :func:`similarity_to_points`, as are the other arguments.
-        size: height and width of the picture in pixels ``(H, W)``.
+        size: height and width of the image in pixels ``(H, W)``.
         threshold: least score of a positive point on the min-max scale, in [0, 1].
         downsample: how many patches make up the side of a cell, at least 1.
 
     Returns:
-        Points ``[P + Q, 2]`` int64, x then y in pixels of the picture, and labels ``[P + Q]`` uint8: P ones,
+        Points ``[P + Q, 2]`` int64, x then y in pixels of the image, and labels ``[P + Q]`` uint8: P ones,
         each place once and in the order of the texts, then Q zeros.
 
     Raises:

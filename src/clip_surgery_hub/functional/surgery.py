@@ -101,8 +101,8 @@ def presence(image_tokens: Tensor, text_embeds: Tensor, reference_embeds: Tensor
     """How surely each text is in each image at all, against words that have nothing to do with it.
 
     A heatmap is scaled by itself and always has a highest place; this tells whether that place means
-    anything. For CLS and for the highest patch alike, the share of reference words that the image answers to
-    less than to the text (half of those it answers to alike); presence is the mean of the two shares.
+    anything. For CLS and for the highest patch alike, the share of reference words that the image responds to
+    less than to the text (half of those it responds to alike); presence is the mean of the two shares.
 
     Args:
         image_tokens: unit length image tokens, CLS first, ``[B, 1+N, C]``.

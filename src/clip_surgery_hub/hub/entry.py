@@ -30,15 +30,15 @@ class Entry:
         format: whose files they are: "transformers" (config.json), or "open_clip" (open_clip_config.json,
             beside which some have a config.json as well).
         family: of the vision tower, as docs/models.md lists them.
-        native_size: side of the pictures it was trained on, in pixels.
+        native_size: side of the images it was trained on, in pixels.
         patch: side of a patch in pixels; for a ResNet of a cell of its last feature map.
         width: channels of a token inside the vision tower.
-        embedding_width: C, the width of the space that pictures and texts share.
+        embedding_width: C, the width of the space that images and texts share.
         activation: of the MLPs, by its name in `transformers`, whatever the files say; of a tower of timm: of
             those of its text tower, for timm's name says the rest. "" where nothing is known.
         mean: what is subtracted of red, green and blue in [0, 1].
         std: what they are divided by afterwards.
-        licence: of the weights, by its name on the hub; "" where none is stated.
+        license: of the weights, by its name on the hub; "" where none is stated.
         methods: those it is known to be read by.
         reference: where the figures come from.
         short: the architecture by its short name, such as ``vit_b16``, which `list_models` knows too.
@@ -62,7 +62,7 @@ class Entry:
     activation: str = ""
     mean: tuple[float, ...] = _OPENAI_MEAN
     std: tuple[float, ...] = _OPENAI_STD
-    licence: str = ""
+    license: str = ""
     methods: tuple[str, ...] = ()
     reference: str = ""
     short: str = ""

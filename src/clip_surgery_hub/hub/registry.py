@@ -51,7 +51,7 @@ def list_models(filter: str = "", *, pretrained: bool | None = None) -> list[str
 
 
 def model_info(name: str) -> Entry:
-    """What is known of a registered model: sizes, licence, methods, where it comes from.
+    """What is known of a registered model: sizes, license, methods, where it comes from.
 
     Raises:
         ValueError: no model of that name is registered; near names are suggested.

@@ -20,7 +20,7 @@ _ASSETS = Path(__file__).parents[1] / "assets"
 #: What every family of towers is read by; `tests/test_registry.py` tries each with each architecture.
 _EVERY_METHOD = (
     "clip_surgery",
-    "clip_surgery_normalised",
+    "clip_surgery_normalized",
     "gem",
     "maskclip",
     "sclip",
@@ -29,8 +29,8 @@ _EVERY_METHOD = (
     "none",
 )
 
-#: How pictures are normalised, by the data set whose statistics were taken: mean and standard deviation.
-NORMALISATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
+#: How images are normalized, by the data set whose statistics were taken: mean and standard deviation.
+NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
     {
         "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
         "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -46,14 +46,14 @@ def shipped_entries() -> Iterator[Entry]:
     yield Entry(
         name="clip_vit_tiny.scenes",
         source=str(_ASSETS / "clip_vit_tiny.scenes"),
-        about="drawn scenes; comes with the package and needs no network",
+        about="synthetic scenes; comes with the package and needs no network",
         family="clip",
         native_size=80,
         patch=8,
         width=128,
         embedding_width=128,
         activation="quick_gelu",
-        licence="apache-2.0",
+        license="apache-2.0",
         methods=_EVERY_METHOD,
         reference="its config.json",
         short="vit_t8",
@@ -64,8 +64,8 @@ def shipped_entries() -> Iterator[Entry]:
 
 
 def _entry(row: Mapping[str, Any], architecture: Mapping[str, Any]) -> Entry:
-    mean, std = NORMALISATIONS[row.get("normalisation", "openai")]
-    told = {key: value for key, value in row.items() if key != "normalisation"}
+    mean, std = NORMALIZATIONS[row.get("normalization", "openai")]
+    told = {key: value for key, value in row.items() if key != "normalization"}
     figures = {key: value for key, value in architecture.items() if key != "config"}
     return Entry(
         **told,

@@ -1,4 +1,4 @@
-"""Pictures of mixed sizes go through the vision tower, those of one size together."""
+"""Images of mixed sizes go through the vision tower, those of one size together."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clip_surgery_hub.images.image_transform import Normalisation, to_pixels
+from clip_surgery_hub.images.image_transform import Normalization, to_pixels
 from clip_surgery_hub.images.windows import encode_in_windows
 from clip_surgery_hub.results.settings import Settings
 
-__all__ = ["EncodedImages", "encode_pictures"]
+__all__ = ["EncodedImages", "encode_images"]
 
-# Tokens that go through the tower at once: 41 pictures of 224 px, 7 of 512 px at patch 16.
+# Tokens that go through the tower at once: 41 images of 224 px, 7 of 512 px at patch 16.
 MOST_TOKENS = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Pictures that went through the vision tower, for any number of questions.
+    """Images that went through the vision tower, for any number of questions.
 
     Attributes:
-        pictures: B arrays uint8 ``[H, W, 3]``, each of its own size.
+        images: B arrays uint8 ``[H, W, 3]``, each of its own size.
         tokens: B tensors ``[1+N, C]``, CLS first, unit length, float32 on the CPU.
         grids: B patch grids ``(h, w)``, h * w = N.
         settings: how they were encoded.
     """
 
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
     tokens: tuple[Tensor, ...]
     grids: tuple[tuple[int, int], ...]
     settings: Settings
 
     def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.pictures)
+        """Number of images."""
+        return len(self.images)
 
     def check_read_as(self, settings: Settings) -> None:
         """Check that they were read by the same model in the same way.
@@ -57,34 +57,34 @@ class EncodedImages:
 
     def __repr__(self) -> str:
         settings = self.settings
-        return f"EncodedImages({len(self)} pictures, {settings.model}, {settings.method})"
+        return f"EncodedImages({len(self)} images, {settings.model}, {settings.method})"
 
 
-def encode_pictures(
+def encode_images(
     encode: Callable[[Tensor], Tensor],
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     sizes: Sequence[tuple[int, int]],
     *,
-    normalisation: Normalisation,
+    normalization: Normalization,
     patch: int,
     window: tuple[int, int] | None,
 ) -> list[Tensor]:
-    """Tokens of RGB pictures.
+    """Tokens of RGB images.
 
     Args:
         encode: pixels ``[B, 3, H, W]`` to unit length tokens ``[B, 1+N, C]``.
-        pictures: B pictures of any sizes.
+        images: B images of any sizes.
         sizes: height and width in pixels at which each is read, whole patches.
-        normalisation: of their values.
+        normalization: of their values.
         patch: side of a patch in pixels.
-        window: side and step of a sliding window in patches, or None for the picture at once.
+        window: side and step of a sliding window in patches, or None for the image at once.
 
     Returns:
         B tensors ``[1+N, C]``, each with the N of its size.
     """
     tokens: dict[int, Tensor] = {}
     for numbers in _batches_of_one_size(sizes, patch):
-        pixels = [to_pixels(pictures[number], sizes[number], normalisation) for number in numbers]
+        pixels = [to_pixels(images[number], sizes[number], normalization) for number in numbers]
         if window is None:
             encoded = encode(torch.stack(pixels))
         else:
@@ -93,11 +93,11 @@ def encode_pictures(
                 encode, torch.stack(pixels), patch=patch, side=side, step=step, most_tokens=MOST_TOKENS
             )
         tokens |= zip(numbers, encoded, strict=True)
-    return [tokens[number] for number in range(len(pictures))]
+    return [tokens[number] for number in range(len(images))]
 
 
 def _batches_of_one_size(sizes: Sequence[tuple[int, int]], patch: int) -> Iterator[list[int]]:
-    """The numbers of the pictures, batched by size, at most `MOST_TOKENS` patches in a batch."""
+    """The numbers of the images, batched by size, at most `MOST_TOKENS` patches in a batch."""
     of_size = defaultdict(list)
     for number, size in enumerate(sizes):
         of_size[size].append(number)

@@ -85,14 +85,14 @@ def mask_box(mask: Tensor) -> list[int] | None:
 
 
 def palette_image(index_map: Tensor, texts: Sequence[str]) -> Image:
-    """A segmentation as a palette picture: pixel values are numbers of texts, every number has a colour.
+    """A segmentation as a palette image: pixel values are numbers of texts, every number has a color.
 
     Args:
         index_map: ``[H, W]`` integers in [0, T).
         texts: the T texts, background texts included.
 
     Returns:
-        A PIL picture of mode "P"; save it as PNG, which changes nothing.
+        A PIL image of mode "P"; save it as PNG, which changes nothing.
 
     Raises:
         ValueError: for more than 256 texts, or numbers that no text has.
@@ -107,20 +107,20 @@ def palette_image(index_map: Tensor, texts: Sequence[str]) -> Image:
             f"The index map holds numbers from {int(index_map.min())} to {int(index_map.max())}, but there "
             f"are {len(texts)} texts: give the background texts too."
         )
-    picture = Image.fromarray(index_map.cpu().numpy().astype(np.uint8), mode="L")
-    picture.putpalette(palette(len(texts)).flatten().tolist())
-    return picture
+    image = Image.fromarray(index_map.cpu().numpy().astype(np.uint8), mode="L")
+    image.putpalette(palette(len(texts)).flatten().tolist())
+    return image
 
 
 def palette(count: int) -> np.ndarray:
-    """Colours that are told apart easily, ``[count, 3]`` uint8; each is far from those before it in hue."""
+    """Colors that are easily distinguished, ``[count, 3]`` uint8; each is far from those before it in hue."""
     from matplotlib.colors import hsv_to_rgb
 
     numbers = np.arange(count)
     hue = (0.58 + numbers * 0.618034) % 1.0  # the golden angle never comes back to a hue it had
     saturation, value = 0.9 - 0.2 * (numbers // 8 % 3), 0.97 - 0.15 * (numbers // 3 % 4)
-    colours: np.ndarray = np.rint(255 * hsv_to_rgb(np.stack([hue, saturation, value], -1))).astype(np.uint8)
-    return colours
+    colors: np.ndarray = np.rint(255 * hsv_to_rgb(np.stack([hue, saturation, value], -1))).astype(np.uint8)
+    return colors
 
 
 def _run_lengths(counts: bytes) -> list[int]:
@@ -143,6 +143,6 @@ def _run_lengths(counts: bytes) -> list[int]:
 def _check_index_map(index_map: Tensor) -> None:
     if index_map.ndim != 2 or index_map.is_floating_point() or index_map.dtype == torch.bool:
         raise ValueError(
-            f"index_map must be integers [H, W], as segment() gives them for one picture, got "
+            f"index_map must be integers [H, W], as segment() gives them for one image, got "
             f"{index_map.dtype} {list(index_map.shape)}."
         )

@@ -1,4 +1,4 @@
-"""A window slides over a large picture; what is read through it is blended into one grid of tokens."""
+"""A window slides over a large image; what is read through it is blended into one grid of tokens."""
 
 from __future__ import annotations
 
@@ -50,50 +50,50 @@ def encode_in_windows(
     step: int,
     most_tokens: int,
 ) -> Tensor:
-    """Tokens of pictures that are read window by window.
+    """Tokens of images that are read window by window.
 
     A patch token is the mean of what the windows that see it say, each weighted by how far the patch lies
     from the window's edge (a tent along both axes), so that no seams appear; CLS is the mean of the windows'
-    CLS. Both are scaled to unit length. A picture that one window covers is read as without windows.
+    CLS. Both are scaled to unit length. An image that one window covers is read as without windows.
 
     Args:
         encode: pixels ``[B, 3, H, W]`` to unit length tokens ``[B, 1+N, C]``, N in reading order.
         pixel_values: ``[B, 3, H, W]``, H and W whole patches.
         patch: side of a patch in pixels.
-        side: side of the window in patches; it is cut to the picture where that is smaller.
+        side: side of the window in patches; it is cut to the image where that is smaller.
         step: step between windows in patches.
         most_tokens: how many tokens may go through ``encode`` at once, unless a single window has more.
 
     Returns:
         ``[B, 1+N, C]``, unit length.
     """
-    pictures, _, *pixels = pixel_values.shape
+    images, _, *pixels = pixel_values.shape
     rows, columns = (length // patch for length in pixels)
     height, width = min(side, rows), min(side, columns)
     windows = [
-        (picture, y, x)
+        (image, y, x)
         for y in window_starts(rows, side, step)
         for x in window_starts(columns, side, step)
-        for picture in range(pictures)
+        for image in range(images)
     ]
-    if len(windows) == pictures:
+    if len(windows) == images:
         return encode(pixel_values)
     weight = _tent(height)[:, None] * _tent(width)
     cls: Tensor | None = None
     patches: Tensor | None = None
     for batch in _batches(windows, most_tokens // (1 + height * width)):
         crops = [
-            pixel_values[picture, :, y * patch : (y + height) * patch, x * patch : (x + width) * patch]
-            for picture, y, x in batch
+            pixel_values[image, :, y * patch : (y + height) * patch, x * patch : (x + width) * patch]
+            for image, y, x in batch
         ]
         tokens = encode(torch.stack(crops))
         if cls is None or patches is None:
-            cls = tokens.new_zeros(pictures, tokens.shape[-1])
-            patches = tokens.new_zeros(pictures, rows, columns, tokens.shape[-1])
+            cls = tokens.new_zeros(images, tokens.shape[-1])
+            patches = tokens.new_zeros(images, rows, columns, tokens.shape[-1])
         seen = tokens[:, 1:].unflatten(1, (height, width)) * weight.to(tokens)[:, :, None]
-        for number, (picture, y, x) in enumerate(batch):
-            cls[picture] += tokens[number, 0]
-            patches[picture, y : y + height, x : x + width] += seen[number]
+        for number, (image, y, x) in enumerate(batch):
+            cls[image] += tokens[number, 0]
+            patches[image, y : y + height, x : x + width] += seen[number]
     assert cls is not None and patches is not None  # there is at least one window
     return unit_length(torch.cat([cls[:, None], patches.flatten(1, 2)], dim=1))
 

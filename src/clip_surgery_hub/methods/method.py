@@ -27,12 +27,12 @@ class Method:
 
     Attributes:
         name: what `apply_surgery(model, method=name)` is given.
-        mix: a module-level function (so that operated models can be pickled) which mixes the tokens of a
+        mix: a module-level function (so that models under surgery can be pickled) which mixes the tokens of a
             block. Its parameters name what it needs out of `ARGUMENTS`; it returns all tokens
             `[B, heads, tokens, head_dim]`, of which the last N are read. None only for a method that operates
             on no block.
-        default_depth: how many of the last blocks are operated on; a tower with fewer has all of its blocks
-            operated on. 0 leaves the tower as it is.
+        default_depth: how many of the last blocks are modified; a tower with fewer has all of its blocks
+            modified. 0 leaves the tower as it is.
         residual: whether the new path adds to what it was, or starts afresh, so that only the last block
             counts.
         mlp: whether the new path also takes the block's MLP.
@@ -60,7 +60,7 @@ class Method:
             )
         if (self.mix is None) != (self.default_depth == 0):
             raise ValueError(
-                f"method {self.name!r}: a method without mix operates on no block (default_depth 0) and one "
+                f"method {self.name!r}: a method without mix modifies no block (default_depth 0) and one "
                 f"with mix on at least one, but default_depth is {self.default_depth}"
             )
         if self.default_depth < 0 or (not self.residual and self.default_depth > 1):
@@ -71,7 +71,7 @@ class Method:
         object.__setattr__(self, "arguments", asked)
 
     def resolve_depth(self, depth: int | None, blocks: int) -> int:
-        """The number of last blocks to operate on in a tower of `blocks` blocks.
+        """The number of last blocks to modify in a tower of `blocks` blocks.
 
         Args:
             depth: as asked for; None for the method's own, or all blocks where there are fewer.
@@ -84,7 +84,7 @@ class Method:
             return min(self.default_depth, blocks)
         if self.mix is None:
             raise ValueError(
-                f"depth={depth!r} was given, but method {self.name!r} operates on no block: leave depth out"
+                f"depth={depth!r} was given, but method {self.name!r} modifies no block: leave depth out"
             )
         deepest = blocks if self.residual else 1
         if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= deepest:

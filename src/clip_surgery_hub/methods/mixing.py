@@ -1,4 +1,4 @@
-"""The methods: how each mixes the tokens of an operated block, and its entry right below.
+"""The methods: how each mixes the tokens of a modified block, and its entry right below.
 
 A mixing function is a pure function of what the original path computed.
 
@@ -16,8 +16,8 @@ from torch.nn.functional import normalize, pad, scaled_dot_product_attention
 
 from clip_surgery_hub.methods.method import Method, register_method
 
-#: Standard deviation of the neighbours' window in `neighbour_attention`, in patches.
-NEIGHBOUR_SIGMA = 5.0
+#: Standard deviation of the neighbors' window in `neighbor_attention`, in patches.
+NEIGHBOR_SIGMA = 5.0
 #: How many times the block's own scale `unit_value_attention` takes.
 UNIT_VALUE_SHARPNESS = 8.0
 
@@ -26,7 +26,7 @@ def value_value_attention(value: Tensor, scale: float) -> Tensor:
     """Tokens attend where the values agree: `softmax(scale V V') V`, `[B, heads, tokens, head_dim]`.
 
     The architecture surgery of CLIP Surgery (arXiv 2304.05653, section 3.2): similar values, unlike similar
-    queries and keys, belong to the same thing in the picture. CLS takes part as a key and value.
+    queries and keys, belong to the same thing in the image. CLS takes part as a key and value.
     """
     return scaled_dot_product_attention(value, value, value, scale=scale)
 
@@ -55,7 +55,7 @@ def unit_value_attention(value: Tensor, scale: float) -> Tensor:
 
 register_method(
     Method(
-        name="clip_surgery_normalised",
+        name="clip_surgery_normalized",
         mix=unit_value_attention,
         default_depth=6,
         reference="The form of CLIP Surgery (arXiv 2304.05653) meant for CLIP's ResNets",
@@ -71,7 +71,7 @@ def self_self_attention(query: Tensor, key: Tensor, value: Tensor, normed: Tenso
         `P <- softmax(tau P^ P^') P^` once, for each P of Q, K and V,
         `mean over the three of softmax(tau P^ P^') V`, `[B, heads, tokens, head_dim]`,
 
-    where `tau = scale * mean over tokens of |normed|` is one number per picture. Lengths and tau are taken
+    where `tau = scale * mean over tokens of |normed|` is one number per image. Lengths and tau are taken
     in float32 at least.
     """
     precise = torch.promote_types(value.dtype, torch.float32)
@@ -153,10 +153,10 @@ register_method(
 )
 
 
-def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[int, int]) -> Tensor:
-    """Tokens attend where the keys agree, and near by: `softmax(scale K K' + w) V`, with `neighbour_window`.
+def neighbor_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[int, int]) -> Tensor:
+    """Tokens attend where the keys agree, and near by: `softmax(scale K K' + w) V`, with `neighbor_window`.
 
-    NACLIP (arXiv 2404.08181). The window is the same for all heads and pictures, and made once per call.
+    NACLIP (arXiv 2404.08181). The window is the same for all heads and images, and made once per call.
 
     Raises:
         ValueError: when `grid` has more patches than there are tokens.
@@ -168,7 +168,7 @@ def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[in
             f"a grid of {rows} x {columns} patches (rows x columns) does not fit {key.shape[-2]} tokens: "
             "pass the grid of the pixels that the tokens come from"
         )
-    window = neighbour_window(rows, columns, like=key)
+    window = neighbor_window(rows, columns, like=key)
     window = pad(window, (before, 0, before, 0))  # nothing is near what stands before the patches
     return scaled_dot_product_attention(key, key, value, attn_mask=window, scale=scale)
 
@@ -176,7 +176,7 @@ def neighbour_attention(key: Tensor, value: Tensor, scale: float, grid: tuple[in
 register_method(
     Method(
         name="naclip",
-        mix=neighbour_attention,
+        mix=neighbor_attention,
         default_depth=1,
         residual=False,
         reference="Pay attention to your neighbours: Training-free open-vocabulary semantic segmentation, "
@@ -185,10 +185,10 @@ register_method(
 )
 
 
-def neighbour_window(rows: int, columns: int, *, like: Tensor) -> Tensor:
+def neighbor_window(rows: int, columns: int, *, like: Tensor) -> Tensor:
     """How near two patches are: `w = exp(-|distance|^2 / (2 sigma^2))`, `[N, N]`, N = rows * columns.
 
-    The distance is in patches, sigma is `NEIGHBOUR_SIGMA`. Its square is a sum over rows and columns, so that
+    The distance is in patches, sigma is `NEIGHBOR_SIGMA`. Its square is a sum over rows and columns, so that
     w is the Kronecker product of a window of the rows and one of the columns.
 
     Args:
@@ -200,7 +200,7 @@ def neighbour_window(rows: int, columns: int, *, like: Tensor) -> Tensor:
     windows = []
     for count in (rows, columns):
         places = torch.arange(count, device=like.device, dtype=precise)
-        windows.append(torch.exp((places[:, None] - places) ** 2 / (-2 * NEIGHBOUR_SIGMA**2)))
+        windows.append(torch.exp((places[:, None] - places) ** 2 / (-2 * NEIGHBOR_SIGMA**2)))
     return torch.kron(*windows).to(like.dtype)
 
 

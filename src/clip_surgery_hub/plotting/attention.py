@@ -1,4 +1,4 @@
-"""Pictures of the analysis of the attention: maps of one patch by block, and charts of shares and cosines."""
+"""Images of the analysis of the attention: maps of one patch by block, and charts of shares and cosines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from clip_surgery_hub.plotting.page import (
     draw_outline,
     drawn_size,
     show_heat,
-    show_picture,
+    show_image,
 )
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BLOCKS = 8
-MARK = "#00c8ff"  # a colour that the heat does not have
+MARK = "#00c8ff"  # a color that the heat does not have
 KIND_NAMES: Mapping[Kind, tuple[str, ...]] = {
     "query_key": ("q-k", "CLIP's own"),
     "value_value": ("v-v", "CLIP Surgery's"),
     "query_query": ("q-q",),
     "key_key": ("k-k",),
 }
-KIND_COLOURS: Mapping[Kind, str] = {
+KIND_COLORS: Mapping[Kind, str] = {
     "query_key": "C3",
     "value_value": "C0",
     "query_query": "C2",
@@ -58,7 +58,7 @@ PART_NAMES: Mapping[Part, str] = {
     "value_attention": "v-v attention",
     "mlp": "MLP",
 }
-PART_COLOURS: Mapping[Part, str] = {"attention": "C3", "value_attention": "C0", "mlp": "C4"}
+PART_COLORS: Mapping[Part, str] = {"attention": "C3", "value_attention": "C0", "mlp": "C4"}
 
 
 def plot_attention(
@@ -72,7 +72,7 @@ def plot_attention(
     Args:
         analysis: what is drawn.
         blocks: numbers of the blocks, 0 the first; None: eight at most, spread evenly up to the last.
-        opacity: the most that the heat covers of the picture, in [0, 1].
+        opacity: the most that the heat covers of the image, in [0, 1].
 
     Raises:
         ValueError: for a block that does not exist, none at all, or an opacity outside [0, 1].
@@ -81,8 +81,8 @@ def plot_attention(
     chosen = _spread_evenly(count) if blocks is None else list(blocks)
     if not chosen or not all(0 <= block < count for block in chosen):
         raise ValueError(f"blocks must name some of the blocks 0 to {count - 1}, got {chosen}.")
-    width, height = drawn_size(analysis.picture, SIDE)
-    large_width, large_height = drawn_size(analysis.picture, LARGE_SIDE)
+    width, height = drawn_size(analysis.image, SIDE)
+    large_width, large_height = drawn_size(analysis.image, LARGE_SIDE)
     room = max(large_width, NARROWEST_CELL)
     step, row = max(width, NARROWEST_CELL) + GAP, height + NOTE_LINE + GAP
     charts = 2 if analysis.coverage is None else 3
@@ -91,10 +91,10 @@ def plot_attention(
         width=max(ROW_NAME + len(chosen) * step - GAP, room + charts * CHART_STEP),
         height=top + len(KINDS) * row + BAR_ROOM,
     )
-    picture = page.cell((room - large_width) / 2, HEAD, large_width, large_height)
-    show_picture(picture, analysis.picture)
-    _mark(picture, analysis, line=2.0)
-    page.title(picture, (f"row {analysis.patch[0]}, column {analysis.patch[1]}",), room=0.08)
+    image = page.cell((room - large_width) / 2, HEAD, large_width, large_height)
+    show_image(image, analysis.image)
+    _mark(image, analysis, line=2.0)
+    page.title(image, (f"row {analysis.patch[0]}, column {analysis.patch[1]}",), room=0.08)
     _draw_charts(page, room, analysis)
     for index, kind in enumerate(KINDS):
         page.row_name(top + index * row + height / 2, KIND_NAMES[kind])
@@ -103,7 +103,7 @@ def plot_attention(
             left = ROW_NAME + column * step + (step - GAP - width) / 2
             cell = page.cell(left, top + index * row, width, height)
             most = _most_of_others(maps[block], analysis.patch)
-            show_heat(cell, analysis.picture, maps[block], opacity, most=most)
+            show_heat(cell, analysis.image, maps[block], opacity, most=most)
             _mark(cell, analysis, line=1.0)
             if index == 0:
                 page.title(cell, (f"block {block}",), room=0.04)
@@ -115,7 +115,7 @@ def plot_attention(
 
 
 def plot_averages(averages: AttentionAverages) -> Figure:
-    """Draw shares on the same object and cosines by block, averaged over the pictures."""
+    """Draw shares on the same object and cosines by block, averaged over the images."""
     page = Page(width=3 * CHART_STEP, height=HEAD + CHART_HEIGHT + FOOT)
     for place, title, values, chance in (
         (0, "attention on the same object", averages.same_object, averages.chance),
@@ -146,7 +146,7 @@ def _draw_charts(page: Page, left: float, analysis: AttentionAnalysis) -> None:
 def _draw_attention(
     page: Page, left: float, title: str, values: Mapping[Kind, Tensor], chance: float | None
 ) -> None:
-    lines = [(KIND_NAMES[kind][0], KIND_COLOURS[kind], values[kind]) for kind in KINDS]
+    lines = [(KIND_NAMES[kind][0], KIND_COLORS[kind], values[kind]) for kind in KINDS]
     axes = block_chart(page, left, title, "share of the attention", lines)
     if chance is not None:
         axes.axhline(chance, color="0.5", linewidth=1, linestyle="--", label="evenly")
@@ -155,7 +155,7 @@ def _draw_attention(
 
 
 def _draw_cosines(page: Page, left: float, values: Mapping[Part, Tensor]) -> None:
-    lines = [(PART_NAMES[part], PART_COLOURS[part], values[part]) for part in PARTS]
+    lines = [(PART_NAMES[part], PART_COLORS[part], values[part]) for part in PARTS]
     axes = block_chart(page, left, "what a block adds to the patches", "cosine to the final CLS", lines)
     axes.axhline(0, color="0.5", linewidth=1)
     page.legend(axes)
@@ -165,7 +165,7 @@ def _mark(axes: Axes, analysis: AttentionAnalysis, *, line: float) -> None:
     """Frame the chosen patch, and outline the mask."""
     from matplotlib.patches import Rectangle
 
-    (rows, columns), (height, width) = analysis.grid, analysis.picture.shape[:2]
+    (rows, columns), (height, width) = analysis.grid, analysis.image.shape[:2]
     row, column = analysis.patch
     corner = (column * width / columns - 0.5, row * height / rows - 0.5)
     if analysis.mask is not None:

@@ -1,4 +1,4 @@
-"""Pictures of an explanation: the heat over the grey picture, one overlay per text."""
+"""Images of an explanation: the heat over the gray image, one overlay per text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clip_surgery_hub.plotting.layout import (
     GAP,
     LONGEST_FIGURE,
     MARGIN,
-    Cells,
+    Layout,
     annotate,
     draw_cells,
     drawable,
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 
     from clip_surgery_hub.results.explanation import Explanation
 
-COLOURS = "inferno"  # perceptually uniform: equal steps of heat look like equal steps, also in grey
+COLORS = "inferno"  # perceptually uniform: equal steps of heat look like equal steps, also in gray
 BAR_ROOM = 0.3  # inches
 
 
-def overlay(picture: np.ndarray, heatmap: Tensor | np.ndarray, *, opacity: float = 0.8) -> np.ndarray:
-    """Lay the colours of a heatmap over the grey picture, so that every colour seen is heat.
+def overlay(image: np.ndarray, heatmap: Tensor | np.ndarray, *, opacity: float = 0.8) -> np.ndarray:
+    """Lay the colors of a heatmap over the gray image, so that every color seen is heat.
 
-    The colours cover the picture by ``opacity`` where the heat is 1 and by half as much where it is 0, so
-    that the picture stays readable where nothing was found.
+    The colors cover the image by ``opacity`` where the heat is 1 and by half as much where it is 0, so
+    that the image stays readable where nothing was found.
 
     Args:
-        picture: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, 3]``.
         heatmap: ``[H, W]`` in [0, 1]; dark is 0, bright yellow is 1.
-        opacity: the most that the colours cover, in [0, 1].
+        opacity: the most that the colors cover, in [0, 1].
 
     Returns:
         uint8 ``[H, W, 3]``.
@@ -54,38 +54,38 @@ def overlay(picture: np.ndarray, heatmap: Tensor | np.ndarray, *, opacity: float
     from matplotlib import colormaps
 
     heat = np.asarray(heatmap, dtype=np.float32)
-    if heat.shape != picture.shape[:2]:
+    if heat.shape != image.shape[:2]:
         raise ValueError(
-            f"The heatmap must be as large as the picture, {list(picture.shape[:2])}, got {list(heat.shape)}."
+            f"The heatmap must be as large as the image, {list(image.shape[:2])}, got {list(heat.shape)}."
         )
     _check_opacity(opacity)
     steps = np.arange(256, dtype=np.float32)
     cover = opacity * (1 + steps / 255) / 2  # [256]
-    colours = cover[:, None] * colormaps[COLOURS](np.arange(256))[:, :3].astype(np.float32) * 255  # [256, 3]
+    colors = cover[:, None] * colormaps[COLORS](np.arange(256))[:, :3].astype(np.float32) * 255  # [256, 3]
     levels = np.rint(heat.clip(0, 1) * 255).astype(np.uint8)
-    luminance = picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # [H, W]
-    mixed = ((1 - cover)[levels] * luminance)[..., None] + colours[levels]
+    luminance = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # [H, W]
+    mixed = ((1 - cover)[levels] * luminance)[..., None] + colors[levels]
     covered: np.ndarray = np.rint(mixed).astype(np.uint8)
     return covered
 
 
 def plot_explanation(explanation: Explanation, *, opacity: float = 0.8) -> np.ndarray:
-    """Draw every picture with its overlays side by side, the text and its score over each.
+    """Draw every image with its overlays side by side, the text and its score over each.
 
     Args:
-        explanation: B pictures and T texts.
-        opacity: the most that the heat covers of the picture, in [0, 1].
+        explanation: B images and T texts.
+        opacity: the most that the heat covers of the image, in [0, 1].
 
     Returns:
-        Matplotlib axes ``[B, 1+T]``: the picture, then one overlay per text, in pixels of the picture, so
+        Matplotlib axes ``[B, 1+T]``: the image, then one overlay per text, in pixels of the image, so
         that its points and boxes can be drawn on them. Their figure is ``axes[0, 0].figure``.
 
     Raises:
-        ValueError: for no pictures, more than one figure can hold, or an opacity outside [0, 1].
+        ValueError: for no images, more than one figure can hold, or an opacity outside [0, 1].
     """
     _check_opacity(opacity)
     if len(explanation) == 0:
-        raise ValueError("There is nothing to plot: the explanation holds no picture.")
+        raise ValueError("There is nothing to plot: the explanation holds no image.")
     fonts = installed_fonts()
     labels, measure = drawable(explanation.texts, fonts), ruler(fonts, DOTS_PER_INCH)
     blocks = [_layout(explanation, number, labels, measure) for number in range(len(explanation))]
@@ -93,15 +93,15 @@ def plot_explanation(explanation: Explanation, *, opacity: float = 0.8) -> np.nd
     height = 2 * MARGIN + BAR_ROOM + sum(block.height + GAP for block in blocks)
     if height > LONGEST_FIGURE:
         raise ValueError(
-            f"{len(blocks)} pictures with {len(labels)} texts need a figure {height:.0f} inches high; "
-            f"{LONGEST_FIGURE:.0f} is the most. Plot fewer pictures at once, as in explanation[:5].plot()."
+            f"{len(blocks)} images with {len(labels)} texts need a figure {height:.0f} inches high; "
+            f"{LONGEST_FIGURE:.0f} is the most. Plot fewer images at once, as in explanation[:5].plot()."
         )
     figure = empty_figure(width, height)
     axes: np.ndarray = np.empty((len(blocks), 1 + len(labels)), dtype=object)
     top = height - MARGIN
     for number, block in enumerate(blocks):
         maps = explanation.similarity[number]
-        images = heat_images(block, explanation.pictures[number], maps, opacity=opacity)
+        images = heat_images(block, explanation.images[number], maps, opacity=opacity)
         axes[number] = draw_cells(figure, block, images, top=top, fonts=fonts)
         top -= block.height + GAP
     _draw_bar(figure, opacity, fonts)
@@ -109,17 +109,17 @@ def plot_explanation(explanation: Explanation, *, opacity: float = 0.8) -> np.nd
 
 
 def heat_images(
-    cells: Cells, picture: np.ndarray, similarity: Iterable[Tensor], *, opacity: float
+    cells: Layout, image: np.ndarray, similarity: Iterable[Tensor], *, opacity: float
 ) -> Iterator[np.ndarray]:
-    """The picture, then its overlays, at the resolution that the cells want.
+    """The image, then its overlays, at the resolution that the cells want.
 
     Args:
         cells: what they are drawn into.
-        picture: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, 3]``.
         similarity: patch similarity ``[h, w]`` of each overlay, of any scale.
         opacity: see :func:`overlay`.
     """
-    reduced = cells.reduced(picture)
+    reduced = cells.reduced(image)
     yield reduced
     for one in similarity:
         grid, size = (one.shape[0], one.shape[1]), (reduced.shape[0], reduced.shape[1])
@@ -128,15 +128,15 @@ def heat_images(
 
 def _layout(
     explanation: Explanation, number: int, labels: list[str], measure: Callable[[str], float]
-) -> Cells:
-    rows, columns = explanation.pictures[number].shape[:2]
-    name = "picture" if len(explanation) == 1 else f"picture {number + 1}"
+) -> Layout:
+    rows, columns = explanation.images[number].shape[:2]
+    name = "image" if len(explanation) == 1 else f"image {number + 1}"
     notes = (f"score {score:.3f}" for score in explanation.scores[number].tolist())
     return lay_out((rows, columns), (name, *labels), (f"{columns} x {rows} px", *notes), measure)
 
 
 def _draw_bar(figure: Figure, opacity: float, fonts: list[str]) -> None:
-    """What the colours mean, as they look over a middle grey."""
+    """What the colors mean, as they look over a middle gray."""
     width, height, middle = 1.4, 0.12, figure.get_size_inches()[0] / 2
     bar = new_axes(figure, middle - width / 2, MARGIN, width, height)
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]

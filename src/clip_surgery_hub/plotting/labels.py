@@ -1,4 +1,4 @@
-"""A picture of labels: the scores as bars beside the picture, and how surely each text is there at all."""
+"""An image of labels: the scores as bars beside the image, and how surely each text is there at all."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
 
     from clip_surgery_hub.results.explanation import Explanation, Label
 
-MOST = 40  # bars that are drawn; more make no picture that can be read
+MOST = 40  # bars that are drawn; more make no image that can be read
 MOST_NAME, BARS, NOTES, FOOT, BETWEEN = 2.2, 2.6, 1.0, 0.6, 0.12  # inches
 BAR = 0.7  # the share of a line that a bar fills
-THERE, ABSENT = "#4c72b0", "0.75"  # bars of texts that seem to be in the picture, and that do not
+THERE, ABSENT = "#4c72b0", "0.75"  # bars of texts that seem to be in the image, and that do not
 
 
 def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
-    """Draw a picture and its labels, each with its score as a bar and its presence, where that is known.
+    """Draw an image and its labels, each with its score as a bar and its presence, where that is known.
 
-    Bars of texts that do not seem to be there (presence below `explanation.PRESENT`) are grey.
+    Bars of texts that do not seem to be there (presence below `explanation.PRESENT`) are gray.
 
     Args:
-        explanation: of one picture.
+        explanation: of one image.
         labels: some of its texts, as ``explanation.labels(...)[0]``, in the order in which they are drawn;
             the first 40 where there are more.
 
     Raises:
-        ValueError: for an explanation of more pictures or none, or a label of a text that was not explained.
+        ValueError: for an explanation of more images or none, or a label of a text that was not explained.
     """
     if len(explanation) != 1:
-        raise ValueError(f"plot_labels draws one picture, got {len(explanation)}; give explanation[0].")
+        raise ValueError(f"plot_labels draws one image, got {len(explanation)}; give explanation[0].")
     strange = [label.text for label in labels if label.text not in explanation.texts]
     if strange:
         raise ValueError(f"{strange[0]!r} was not explained; give labels of the explanation itself.")
     from matplotlib.ticker import MaxNLocator
 
-    fonts, (picture,), drawn = installed_fonts(), explanation.pictures, labels[:MOST]
+    fonts, (image,), drawn = installed_fonts(), explanation.images, labels[:MOST]
     measure = ruler(fonts, DOTS_PER_INCH)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     cells = lay_out((height, width), (_counted(len(labels)),), (f"{width} x {height} px",), measure)
     texts = drawable([label.text for label in drawn], fonts)
     names = [broken(text, MOST_NAME, measure) or ("(empty text)",) for text in texts]
@@ -67,7 +67,7 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
     left = cells.width + widest + 4 * MARGIN
     beside = BARS + NOTES + MARGIN if drawn else 0.0
     figure = empty_figure(left + beside, figure_height)
-    draw_cells(figure, cells, [cells.reduced(picture)], top=figure_height - MARGIN, fonts=fonts)
+    draw_cells(figure, cells, [cells.reduced(image)], top=figure_height - MARGIN, fonts=fonts)
     if not drawn:
         return figure
     bottom = (figure_height - bars_height + FOOT) / 2
@@ -86,7 +86,7 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
     axes.set_xlabel("score after feature surgery", fontsize=NOTE_POINTS, fontfamily=fonts)
     if explanation.presence is None:
         return figure
-    axes.set_xlabel(f"{axes.get_xlabel()}; grey: presence below {PRESENT}")
+    axes.set_xlabel(f"{axes.get_xlabel()}; gray: presence below {PRESENT}")
     known = dict(zip(explanation.texts, explanation.presence[0].tolist(), strict=True))
     for number, (bar, label) in enumerate(zip(bars, drawn, strict=True)):
         if known[label.text] < PRESENT:

@@ -1,7 +1,7 @@
-"""Pictures in rows, each with a label of one or more lines and a note over it, in the space that they need.
+"""Images in rows, each with a label of one or more lines and a note over it, in the space that they need.
 
 Figures are built without pyplot, so they belong to nobody's window or notebook state. Every cell is given the
-room that its picture and its label need, in inches, so that no label can run into another.
+room that its image and its label need, in inches, so that no label can run into another.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ FONTS = (
     "Arial Unicode MS",
 )
 PAGE = 14.0  # inches, as are all lengths below: the widest row of cells
-LEAST_SIDE, MOST_SIDE = 1.8, 3.6  # of a square picture; others have about its area
+LEAST_SIDE, MOST_SIDE = 1.8, 3.6  # of a square image; others have about its area
 TALLEST, NARROWEST_CELL = 4.5, 1.5
 GAP, MARGIN = 0.2, 0.15
 LABEL_LINE, NOTE_LINE = 0.19, 0.22
-NOTE_POINTS, NOTE_COLOUR = 8.5, "0.45"
+NOTE_POINTS, NOTE_COLOR = 8.5, "0.45"
 DOTS_PER_INCH = 150
 LONGEST_FIGURE = 2**16 / DOTS_PER_INCH - 1  # matplotlib draws at most 2^16 dots
 
@@ -106,29 +106,29 @@ def broken(text: str, width: float, measure: Callable[[str], float]) -> tuple[st
 
 
 @dataclass(frozen=True)
-class Cells:
-    """How large the cells of one picture are, what is written over them, and how they stand in rows.
+class Layout:
+    """How large the cells of one image are, what is written over them, and how they stand in rows.
 
     Attributes:
-        shape: rows and columns of the picture's pixels.
-        picture_width: of the picture in each cell, in inches.
-        picture_height: of the picture in each cell, in inches.
+        shape: rows and columns of the image's pixels.
+        image_width: of the image in each cell, in inches.
+        image_height: of the image in each cell, in inches.
         columns: how many cells a row has at most.
         labels: the lines of each cell's label.
         notes: a few small words under each label.
     """
 
     shape: tuple[int, int]
-    picture_width: float
-    picture_height: float
+    image_width: float
+    image_height: float
     columns: int
     labels: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
     @property
     def cell_width(self) -> float:
-        """Of a cell, which may be wider than its picture."""
-        return max(self.picture_width, NARROWEST_CELL)
+        """Of a cell, which may be wider than its image."""
+        return max(self.image_width, NARROWEST_CELL)
 
     @property
     def width(self) -> float:
@@ -141,7 +141,7 @@ class Cells:
         rows = [
             self.labels[start : start + self.columns] for start in range(0, len(self.labels), self.columns)
         ]
-        return [max(map(len, row)) * LABEL_LINE + NOTE_LINE + self.picture_height for row in rows]
+        return [max(map(len, row)) * LABEL_LINE + NOTE_LINE + self.image_height for row in rows]
 
     @property
     def height(self) -> float:
@@ -149,22 +149,22 @@ class Cells:
         return sum(self.row_heights) + GAP * (len(self.row_heights) - 1)
 
     def corner(self, index: int) -> tuple[float, float]:
-        """Where the picture of a cell starts: from the left of all, and its foot from the top of all."""
+        """Where the image of a cell starts: from the left of all, and its foot from the top of all."""
         row, column = divmod(index, self.columns)
-        centred = (self.cell_width - self.picture_width) / 2
-        return column * (self.cell_width + GAP) + centred, sum(self.row_heights[: row + 1]) + GAP * row
+        centered = (self.cell_width - self.image_width) / 2
+        return column * (self.cell_width + GAP) + centered, sum(self.row_heights[: row + 1]) + GAP * row
 
-    def reduced(self, picture: np.ndarray) -> np.ndarray:
-        """A picture with no more dots than a print of a cell at twice the resolution can show.
+    def reduced(self, image: np.ndarray) -> np.ndarray:
+        """An image with no more dots than a print of a cell at twice the resolution can show.
 
         Args:
-            picture: uint8 ``[H, W, 3]`` or ``[H, W]``.
+            image: uint8 ``[H, W, 3]`` or ``[H, W]``.
         """
         from PIL import Image
 
-        rows = max(1, min(picture.shape[0], round(2 * self.picture_height * DOTS_PER_INCH)))
-        columns = max(1, min(picture.shape[1], round(2 * self.picture_width * DOTS_PER_INCH)))
-        return np.asarray(Image.fromarray(picture).resize((columns, rows), Image.Resampling.BOX))
+        rows = max(1, min(image.shape[0], round(2 * self.image_height * DOTS_PER_INCH)))
+        columns = max(1, min(image.shape[1], round(2 * self.image_width * DOTS_PER_INCH)))
+        return np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
 
 
 def lay_out(
@@ -172,11 +172,11 @@ def lay_out(
     labels: Sequence[str],
     notes: Sequence[str],
     measure: Callable[[str], float],
-) -> Cells:
-    """Cells for so many versions of a picture, as large as fit in as few rows as they need.
+) -> Layout:
+    """Layout for so many versions of an image, as large as fit in as few rows as they need.
 
     Args:
-        shape: rows and columns of the picture's pixels.
+        shape: rows and columns of the image's pixels.
         labels: one per cell, broken into lines where they are too long.
         notes: one per cell, few words: they are not broken.
         measure: what `labels.ruler` returned.
@@ -189,7 +189,7 @@ def lay_out(
     width, height = _drawn_size(tallness, min(MOST_SIDE, max(LEAST_SIDE, side)))
     cell_width = max(width, NARROWEST_CELL)
     lines = tuple(broken(label, cell_width, measure) for label in labels)
-    return Cells(shape, width, height, in_columns, lines, tuple(notes))
+    return Layout(shape, width, height, in_columns, lines, tuple(notes))
 
 
 def empty_figure(width: float, height: float) -> Figure:
@@ -204,31 +204,31 @@ def empty_figure(width: float, height: float) -> Figure:
 
 def draw_cells(
     figure: Figure,
-    cells: Cells,
+    cells: Layout,
     images: Iterable[np.ndarray],
     *,
     top: float,
     left: float = 0.0,
     fonts: list[str],
 ) -> list[Axes]:
-    """Draw a version of the picture into each cell.
+    """Draw a version of the image into each cell.
 
     Args:
         figure: what is drawn on.
         cells: the places.
-        images: uint8 ``[h, w, 3]``, one per cell, all of the whole picture, of any resolution.
+        images: uint8 ``[h, w, 3]``, one per cell, all of the whole image, of any resolution.
         top: where the cells begin, in inches from the foot of the figure.
         left: how far they are moved from the left margin, in inches.
         fonts: what `labels.installed_fonts` returned.
 
     Returns:
-        The axes of each cell, in pixels of the picture, so that points and boxes can be drawn on them.
+        The axes of each cell, in pixels of the image, so that points and boxes can be drawn on them.
     """
     (rows, columns), drawn = cells.shape, []
     for index, image in enumerate(images):
         column, below = cells.corner(index)
         place = (MARGIN + left + column, top - below)
-        axes = new_axes(figure, *place, cells.picture_width, cells.picture_height)
+        axes = new_axes(figure, *place, cells.image_width, cells.image_height)
         axes.imshow(image, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5))
         # Labels are the user's words: a dollar sign in them starts no formula.
         axes.set_title(
@@ -244,7 +244,7 @@ def draw_cells(
 
 
 def new_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes for a picture alone, at a place in inches from the lower left corner."""
+    """Axes for an image alone, at a place in inches from the lower left corner."""
     page_width, page_height = figure.get_size_inches()
     axes = figure.add_axes(
         (left / page_width, bottom / page_height, width / page_width, height / page_height)
@@ -275,11 +275,11 @@ def annotate(
         va=va,
         fontsize=NOTE_POINTS,
         fontfamily=fonts,
-        color=NOTE_COLOUR,
+        color=NOTE_COLOR,
     )
 
 
 def _drawn_size(tallness: float, side: float) -> tuple[float, float]:
-    """Width and height of a picture: about the area of a square of that side, no larger than the page."""
+    """Width and height of an image: about the area of a square of that side, no larger than the page."""
     height = min(side * tallness**0.5, TALLEST, PAGE * tallness)
     return height / tallness, height

@@ -1,4 +1,4 @@
-"""A page for the pictures of the analyses: cells, charts, names and notes at places in inches.
+"""A page for the images of the analyses: cells, charts, names and notes at places in inches.
 
 As in `plot`, the figure is built without pyplot, and whatever is written has room of its own.
 """
@@ -28,8 +28,8 @@ from clip_surgery_hub.plotting.layout import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIDE, LARGE_SIDE = 1.5, 2.6  # inches, as are all lengths below: about the side of a square picture
-MOST_STRETCH = 1.5  # the longest side of a picture that is not square, in these
+SIDE, LARGE_SIDE = 1.5, 2.6  # inches, as are all lengths below: about the side of a square image
+MOST_STRETCH = 1.5  # the longest side of an image that is not square, in these
 NARROWEST_CELL = 1.3
 ROW_NAME = 1.2  # room for the names of the rows, on the left
 HEAD = LABEL_LINE + 0.08  # room over what stands at the head of a page
@@ -72,7 +72,7 @@ class Page:
         )
 
     def cell(self, left: float, top: float, width: float, height: float) -> Axes:
-        """Axes at a place, for a picture alone."""
+        """Axes at a place, for an image alone."""
         axes = self.axes(left, top, width, height)
         axes.set_axis_off()
         return axes
@@ -126,38 +126,38 @@ class Page:
         )
 
     def bar(self, low: str, high: str, opacity: float) -> None:
-        """What the colours mean, as they look over a middle grey, at the foot."""
+        """What the colors mean, as they look over a middle gray, at the foot."""
         width, height = 1.4, 0.12
         inside = self.width - 2 * MARGIN
         bar = self.cell((inside - width) / 2, self.height - 2 * MARGIN - height, width, height)
         ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
-        grey = np.full((1, 256, 3), 128, dtype=np.uint8)
-        bar.imshow(overlay(grey, ramp, opacity=opacity), aspect="auto")
+        gray = np.full((1, 256, 3), 128, dtype=np.uint8)
+        bar.imshow(overlay(gray, ramp, opacity=opacity), aspect="auto")
         self.note(bar, low, at=(0.0, 0.5), shift=(-6, 0), ha="right", va="center")
         self.note(bar, high, at=(1.0, 0.5), shift=(6, 0), ha="left", va="center")
 
 
-def drawn_size(picture: np.ndarray, side: float) -> tuple[float, float]:
-    """Width and height of a drawn picture: about the area of a square of that side, less for long ones."""
-    tallness = picture.shape[0] / picture.shape[1]
+def drawn_size(image: np.ndarray, side: float) -> tuple[float, float]:
+    """Width and height of a drawn image: about the area of a square of that side, less for long ones."""
+    tallness = image.shape[0] / image.shape[1]
     width, height = side / tallness**0.5, side * tallness**0.5
     reduced = min(1.0, MOST_STRETCH * side / max(width, height))
     return width * reduced, height * reduced
 
 
-def show_picture(axes: Axes, picture: np.ndarray) -> None:
-    """The picture as it is, in its pixels."""
-    axes.imshow(picture, aspect="auto")
+def show_image(axes: Axes, image: np.ndarray) -> None:
+    """The image as it is, in its pixels."""
+    axes.imshow(image, aspect="auto")
 
 
 def show_heat(
-    axes: Axes, picture: np.ndarray, heat: Tensor, opacity: float, *, most: float | None = None
+    axes: Axes, image: np.ndarray, heat: Tensor, opacity: float, *, most: float | None = None
 ) -> None:
-    """Lay heat ``[h, w]`` over the grey picture, from its lowest patch to its highest.
+    """Lay heat ``[h, w]`` over the gray image, from its lowest patch to its highest.
 
     Args:
         axes: a cell.
-        picture: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, 3]``.
         heat: any values.
         opacity: see `plot.overlay`.
         most: what is above this is drawn as the highest; None: nothing is.
@@ -167,18 +167,18 @@ def show_heat(
     drawn = axes.get_window_extent()  # as many dots as a print at twice the resolution can show
     rows, columns = (
         max(1, min(pixels, round(2 * dots)))
-        for pixels, dots in zip(picture.shape[:2], (drawn.height, drawn.width), strict=True)
+        for pixels, dots in zip(image.shape[:2], (drawn.height, drawn.width), strict=True)
     )
-    reduced = np.asarray(Image.fromarray(picture).resize((columns, rows), Image.Resampling.BOX))
+    reduced = np.asarray(Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX))
     clipped = heat if most is None else heat.clamp(max=most)
     grid = (heat.shape[0], heat.shape[1])
     scaled = similarity_map(clipped.reshape(1, -1, 1), grid, (rows, columns))[0, 0]
-    extent = (-0.5, picture.shape[1] - 0.5, picture.shape[0] - 0.5, -0.5)
+    extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
     axes.imshow(overlay(reduced, scaled, opacity=opacity), extent=extent, aspect="auto")
 
 
 def draw_outline(axes: Axes, mask: np.ndarray) -> None:
-    """The border of a mask ``[H, W]`` over a picture of that size."""
+    """The border of a mask ``[H, W]`` over an image of that size."""
     axes.contour(mask.astype(float), levels=[0.5], colors="white", linewidths=0.8)
 
 
@@ -192,12 +192,12 @@ def block_chart(
         left: where its room begins.
         title: over it.
         upright: label of the upright axis.
-        lines: name, colour and figures ``[L]`` of each line.
+        lines: name, color and figures ``[L]`` of each line.
     """
     from matplotlib.ticker import MaxNLocator
 
     axes = page.chart(left, title, across="block", upright=upright)
-    for name, colour, values in lines:
-        axes.plot(range(len(values)), values.tolist(), marker="o", markersize=3, color=colour, label=name)
+    for name, color, values in lines:
+        axes.plot(range(len(values)), values.tolist(), marker="o", markersize=3, color=color, label=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return axes

@@ -1,4 +1,4 @@
-"""Pictures of the analysis of redundant features: maps before and after surgery, channels, contrasts."""
+"""Images of the analysis of redundant features: maps before and after surgery, channels, contrasts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.analysis.redundancy_result import Reading, RedundancyAnalysis
+from clip_surgery_hub.analysis.redundancy_result import RedundancyAnalysis, Variant
 from clip_surgery_hub.plotting.layout import (
     DOTS_PER_INCH,
     GAP,
@@ -34,14 +34,14 @@ from clip_surgery_hub.plotting.page import (
     draw_outline,
     drawn_size,
     show_heat,
-    show_picture,
+    show_image,
 )
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_TEXTS = 5
-NAMES: dict[Reading, tuple[str, ...]] = {
+NAMES: dict[Variant, tuple[str, ...]] = {
     "raw": ("raw CLIP",),
     "feature_surgery": ("feature", "surgery"),
     "architecture_surgery": ("architecture", "surgery"),
@@ -56,28 +56,28 @@ def plot_redundancy(
     texts: Sequence[str] | None = None,
     opacity: float = 0.8,
 ) -> Figure:
-    """Draw a picture's maps of some texts before and after surgery, and what channels do for all texts.
+    """Draw an image's maps of some texts before and after surgery, and what channels do for all texts.
 
     Args:
         analysis: what is drawn.
-        number: of the picture.
+        number: of the image.
         texts: out of the class set; None: five at most, those with a mask first, then by score.
-        opacity: the most that the heat covers of the picture, in [0, 1].
+        opacity: the most that the heat covers of the image, in [0, 1].
 
     Raises:
-        ValueError: for a picture or text that is not there, or an opacity outside [0, 1].
+        ValueError: for an image or text that is not there, or an opacity outside [0, 1].
     """
-    read = analysis.read
+    read = analysis.modified
     if not 0 <= number < len(read):
-        raise ValueError(f"number must be one of the pictures 0 to {len(read) - 1}, got {number}.")
+        raise ValueError(f"number must be one of the images 0 to {len(read) - 1}, got {number}.")
     chosen = _foremost(analysis, number) if texts is None else list(texts)
     if unknown := [text for text in chosen if text not in read.texts]:
         raise ValueError(f"{unknown[0]!r} is none of the class set's texts.")
-    readings = _readings(analysis)
-    shown: list[Reading] = [one for one in readings if one != "feature_surgery" or len(readings) == 2]
-    picture = read.pictures[number]
-    width, height = drawn_size(picture, SIDE)
-    large_width, large_height = drawn_size(picture, LARGE_SIDE)
+    variants = _variants(analysis)
+    shown: list[Variant] = [one for one in variants if one != "feature_surgery" or len(variants) == 2]
+    image = read.images[number]
+    width, height = drawn_size(image, SIDE)
+    large_width, large_height = drawn_size(image, LARGE_SIDE)
     room = max(large_width, NARROWEST_CELL)
     step, row = max(width, NARROWEST_CELL) + GAP, height + NOTE_LINE + GAP
     charts = 1 if analysis.masks is None else 2
@@ -88,14 +88,14 @@ def plot_redundancy(
         height=top + len(shown) * row + BAR_ROOM,
     )
     large = page.cell((room - large_width) / 2, HEAD, large_width, large_height)
-    show_picture(large, picture)
-    page.title(large, ("picture" if len(read) == 1 else f"picture {number}",), room=0.08)
+    show_image(large, image)
+    page.title(large, ("image" if len(read) == 1 else f"image {number}",), room=0.08)
     _draw_channels(page, room, analysis)
     if analysis.masks is not None:
-        _draw_contrasts(page, room + CHART_STEP, analysis, readings)
-    for index, reading in enumerate(shown):
-        page.row_name(top + index * row + height / 2, NAMES[reading])
-        for column, (similarity, note) in enumerate(_cells(analysis, number, reading, chosen)):
+        _draw_contrasts(page, room + CHART_STEP, analysis, variants)
+    for index, variant in enumerate(shown):
+        page.row_name(top + index * row + height / 2, NAMES[variant])
+        for column, (similarity, note) in enumerate(_cells(analysis, number, variant, chosen)):
             left = ROW_NAME + column * step + (step - GAP - width) / 2
             cell = page.cell(left, top + index * row, width, height)
             if index == 0:
@@ -103,45 +103,47 @@ def plot_redundancy(
             page.note(cell, note, at=(0.5, 0.0), shift=(0, -3), ha="center", va="top")
             if similarity is None:
                 continue
-            show_heat(cell, picture, similarity, opacity)
+            show_heat(cell, image, similarity, opacity)
             if analysis.masks is not None and column and chosen[column - 1] in analysis.masks[number]:
                 draw_outline(cell, analysis.masks[number][chosen[column - 1]])
     page.bar("lowest patch", "highest patch", opacity)
     return page.figure
 
 
-def _readings(analysis: RedundancyAnalysis) -> list[Reading]:
-    """The readings that differ: raw CLIP has no path of its own to be read beside the original."""
-    if analysis.read.settings.method == "none":
+def _variants(analysis: RedundancyAnalysis) -> list[Variant]:
+    """The variants that differ: raw CLIP has no path of its own to be read beside the original."""
+    if analysis.modified.settings.method == "none":
         return ["raw", "feature_surgery"]
     return ["raw", "feature_surgery", "architecture_surgery", "both"]
 
 
 def _cells(
-    analysis: RedundancyAnalysis, number: int, reading: Reading, chosen: Sequence[str]
+    analysis: RedundancyAnalysis, number: int, variant: Variant, chosen: Sequence[str]
 ) -> list[tuple[Tensor | None, str]]:
     """Map and note of each cell in a row: of the unrelated texts before feature surgery, then the chosen."""
-    maps = analysis.similarity(reading)[number]
+    maps = analysis.similarity(variant)[number]
     before: Tensor | None = None
-    if reading == "raw":
-        before = analysis.plain_unrelated[number]
-    elif reading == "architecture_surgery":
-        before = analysis.read_unrelated[number]
-    contrasts = None if analysis.masks is None else analysis.contrasts(reading)[number]
+    if variant == "raw":
+        before = analysis.original_unrelated[number]
+    elif variant == "architecture_surgery":
+        before = analysis.modified_unrelated[number]
+    contrasts = None if analysis.masks is None else analysis.contrasts(variant)[number]
     cells: list[tuple[Tensor | None, str]] = [(before, "")]
     for text in chosen:
         note = ""
         if contrasts is not None:
             note = f"contrast {contrasts[text]:+.0f}" if text in contrasts else "no mask"
-        cells.append((maps[analysis.read.texts.index(text)], note))
+        cells.append((maps[analysis.modified.texts.index(text)], note))
     return cells
 
 
 def _foremost(analysis: RedundancyAnalysis, number: int) -> list[str]:
-    """Texts with a mask in the picture, then those of the highest scores, MOST_TEXTS in all."""
+    """Texts with a mask in the image, then those of the highest scores, MOST_TEXTS in all."""
     masked = [] if analysis.masks is None else list(analysis.masks[number])
-    ranked = analysis.read.scores[number].argsort(descending=True, stable=True).tolist()
-    rest = [analysis.read.texts[index] for index in ranked if analysis.read.texts[index] not in masked]
+    ranked = analysis.modified.scores[number].argsort(descending=True, stable=True).tolist()
+    rest = [
+        analysis.modified.texts[index] for index in ranked if analysis.modified.texts[index] not in masked
+    ]
     return [*masked, *rest][:MOST_TEXTS]
 
 
@@ -169,16 +171,16 @@ def _draw_channels(page: Page, left: float, analysis: RedundancyAnalysis) -> Non
 
 
 def _draw_contrasts(
-    page: Page, left: float, analysis: RedundancyAnalysis, readings: Sequence[Reading]
+    page: Page, left: float, analysis: RedundancyAnalysis, variants: Sequence[Variant]
 ) -> None:
-    """The mean contrast of each reading over all pictures that have masks."""
+    """The mean contrast of each variant over all images that have masks."""
     counted = sum(bool(masks) for masks in analysis.masks or ())
-    title = "of this picture" if len(analysis.read) == 1 else f"over {counted} pictures"
+    title = "of this image" if len(analysis.modified) == 1 else f"over {counted} images"
     axes = page.chart(left, f"mean contrast (mSC) {title}", across="percent", upright="")
-    values = [analysis.msc(reading) for reading in readings]
+    values = [analysis.msc(variant) for variant in variants]
     bars = axes.barh(range(len(values)), values, color="C0", height=0.6)
     axes.bar_label(bars, fmt="%+.1f", padding=3, fontsize=NOTE_POINTS)
-    axes.set_yticks(range(len(values)), ["\n".join(NAMES[reading]) for reading in readings])
+    axes.set_yticks(range(len(values)), ["\n".join(NAMES[variant]) for variant in variants])
     axes.invert_yaxis()
     axes.axvline(0, color="0.5", linewidth=1)
     axes.margins(x=0.2)

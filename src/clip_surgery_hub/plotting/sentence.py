@@ -1,4 +1,4 @@
-"""The picture of a sentence: its words shaded by how strongly the picture answers, the heatmaps under it.
+"""The image of a sentence: its words shaded by how strongly the image answers, the heatmaps under it.
 
 Built like the panels of `plotting.heatmaps`: every word and every cell is given the room that it needs,
 in inches, so that nothing can run into anything else.
@@ -48,12 +48,12 @@ def plot_sentence(explanation: SentenceExplanation, *, k: int = 3, opacity: floa
     Frames and ranks mark the k strongest, in the sentence and at their heatmaps.
 
     Args:
-        explanation: of a picture and a caption of W words, the end token included.
+        explanation: of an image and a caption of W words, the end token included.
         k: how many words are marked.
-        opacity: the most that the heat covers of the picture, in [0, 1].
+        opacity: the most that the heat covers of the image, in [0, 1].
 
     Returns:
-        Matplotlib axes ``[3+W]``: the sentence (in inches), then, in pixels of the picture, the picture, the
+        Matplotlib axes ``[3+W]``: the sentence (in inches), then, in pixels of the image, the image, the
         heatmap of the sentence and that of each word. Their figure is ``axes[0].figure``.
 
     Raises:
@@ -66,11 +66,11 @@ def plot_sentence(explanation: SentenceExplanation, *, k: int = 3, opacity: floa
     fonts = installed_fonts()
     texts = drawable([word.text for word in explanation.words], fonts)
     measure = ruler(fonts, DOTS_PER_INCH)
-    rows, columns = explanation.picture.shape[:2]
+    rows, columns = explanation.image.shape[:2]
     notes = ["", f"score {explanation.sentence_score:.3f}"]
     for number, score in enumerate(explanation.scores.tolist()):
         notes.append((f"{ranks[number]} · " if number in ranks else "") + f"score {score:.3f}")
-    cells = lay_out((rows, columns), ("picture", "sentence", *texts), notes, measure)
+    cells = lay_out((rows, columns), ("image", "sentence", *texts), notes, measure)
     width = max(cells.width, NARROWEST)
     boxes = _word_boxes(explanation, texts, measure, width)
     sentence_height = max(box.line for box in boxes) * WORD_LINE + WORD_LINE
@@ -81,13 +81,13 @@ def plot_sentence(explanation: SentenceExplanation, *, k: int = 3, opacity: floa
     axes[0] = new_axes(figure, MARGIN, top, width, sentence_height)
     axes[0].set(xlim=(0, width), ylim=(sentence_height, 0))
     _draw_words(axes[0], boxes, explanation.scores.clamp(min=0).tolist(), ranks, fonts)
-    meaning = f"shade: how strongly the picture answers to a word; frames: the {len(ranks)} strongest"
+    meaning = f"shade: how strongly the image responds to a word; frames: the {len(ranks)} strongest"
     annotate(axes[0], meaning, fonts, at=(0.0, 0.0), shift=(0, -3), ha="left", va="top")
     maps = (explanation.sentence, *explanation.word_similarity)
     axes[1:] = draw_cells(
         figure,
         cells,
-        heat_images(cells, explanation.picture, maps, opacity=opacity),
+        heat_images(cells, explanation.image, maps, opacity=opacity),
         top=top - NOTE_LINE - MARGIN,
         left=(width - cells.width) / 2,
         fonts=fonts,

@@ -1,6 +1,6 @@
 """Predicting at scale on Lightning's Trainer."""
 
-from clip_surgery_hub.prediction.data import PictureDataModule as PictureDataModule
+from clip_surgery_hub.prediction.data import ImageDataModule as ImageDataModule
 from clip_surgery_hub.prediction.module import SurgeryPredictor as SurgeryPredictor
 from clip_surgery_hub.prediction.output_columns import COLUMNS as COLUMNS
 from clip_surgery_hub.prediction.predict import predict as predict

@@ -1,4 +1,4 @@
-"""Pictures for a Lightning Trainer: each one once, for any number of ranks and workers."""
+"""Images for a Lightning Trainer: each one once, for any number of ranks and workers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.prediction.sources import PictureBatches, leave_signals_to_the_rank, open_source
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.prediction.sources import ImageBatches, leave_signals_to_the_rank, open_source
 
-__all__ = ["PictureDataModule"]
+__all__ = ["ImageDataModule"]
 
 
-class PictureDataModule(LightningDataModule):
-    """Pictures to predict on, in batches of one shape each.
+class ImageDataModule(LightningDataModule):
+    """Images to predict on, in batches of one shape each.
 
-    The pictures are shared among the ranks and the workers here, so a Trainer's sampler has nothing to do: no
-    picture comes twice to fill up a batch, none is left out, in any Trainer.
+    The images are shared among the ranks and the workers here, so a Trainer's sampler has nothing to do: no
+    image comes twice to fill up a batch, none is left out, in any Trainer.
 
     Args:
         data: whatever :func:`~clip_surgery_hub.prediction.sources.open_source` takes.
@@ -26,8 +26,8 @@ class PictureDataModule(LightningDataModule):
         workers: processes per rank that decode; 0: the rank does it itself.
         column: see `open_source`.
         key: see `open_source`.
-        reading: how pictures are decoded and resized; None: as the attribute ``reading`` of the module says
-            that the Trainer runs.
+        image_transform: how images are decoded and resized; None: the attribute ``image_transform`` of the
+            module that the Trainer runs.
         done: keys that are left out; None: the attribute ``recorded_keys`` of the first of the Trainer's
             callbacks that has one, or nothing.
 
@@ -46,7 +46,7 @@ class PictureDataModule(LightningDataModule):
         workers: int = 0,
         column: str | None = None,
         key: str | None = None,
-        reading: PictureReading | None = None,
+        image_transform: ImageTransform | None = None,
         done: Container[str] | None = None,
     ) -> None:
         super().__init__()
@@ -57,24 +57,24 @@ class PictureDataModule(LightningDataModule):
         self.source = open_source(data, column=column, key=key)
         self.batch_size = batch_size
         self.workers = workers
-        self._reading = reading
+        self._image_transform = image_transform
         self._done = done
 
     @property
-    def reading(self) -> PictureReading:
-        """How pictures are decoded and resized.
+    def image_transform(self) -> ImageTransform:
+        """How images are decoded and resized.
 
         Raises:
             ValueError: if neither this module was told, nor the one that the Trainer runs knows.
         """
         module = None if self.trainer is None else self.trainer.lightning_module
-        reading = self._reading or getattr(module, "reading", None)
-        if reading is None:
+        image_transform = self._image_transform or getattr(module, "image_transform", None)
+        if image_transform is None:
             raise ValueError(
-                "PictureDataModule was not told how to read pictures, and the Trainer's module has no "
-                "attribute 'reading'. Give reading=PictureReading(size=..., patch=...)."
+                "ImageDataModule was not told how to read images, and the Trainer's module has no "
+                "attribute 'image_transform'. Give image_transform=ImageTransform(size=..., patch=...)."
             )
-        return reading
+        return image_transform
 
     @property
     def done(self) -> Container[str]:
@@ -88,19 +88,19 @@ class PictureDataModule(LightningDataModule):
 
     @property
     def remaining(self) -> int | None:
-        """How many pictures all ranks have to do; None where only reading all of them would tell."""
+        """How many images all ranks have to do; None where only image_transform all of them would tell."""
         return self.source.remaining(self.done)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The batches of this rank, as `sources.batches_of` describes them.
 
         Raises:
-            ValueError: see :attr:`reading`.
+            ValueError: see :attr:`image_transform`.
         """
         trainer = self.trainer
-        batches = PictureBatches(
+        batches = ImageBatches(
             self.source,
-            self.reading,
+            self.image_transform,
             batch_size=self.batch_size,
             done=self.done,
             rank=0 if trainer is None else trainer.global_rank,

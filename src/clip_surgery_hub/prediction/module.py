@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from clip_surgery_hub.images.encoding import EncodedImages
-from clip_surgery_hub.images.image_transform import PictureReading, normalised
+from clip_surgery_hub.images.image_transform import ImageTransform, normalized
 from clip_surgery_hub.methods import get_method
 from clip_surgery_hub.model import CLIPSurgery, Redundant, check_redundant
-from clip_surgery_hub.prediction.output_columns import COLUMNS, blank_picture, explained_rows
+from clip_surgery_hub.prediction.output_columns import COLUMNS, blank_image, explained_rows
 from clip_surgery_hub.prediction.runs import check_outputs
-from clip_surgery_hub.results.query import Question
+from clip_surgery_hub.results.query import TextQuery
 
 __all__ = ["DEFAULT_OUTPUTS", "SurgeryPredictor"]
 
@@ -25,7 +25,7 @@ _EMBEDS = ("class_set", "redundant", "presence_texts", "presence_reference")
 
 
 class SurgeryPredictor(lightning.LightningModule):
-    """Explains the batches of a `PictureDataModule` in any Trainer.
+    """Explains the batches of an `ImageDataModule` in any Trainer.
 
     The texts are embedded once, on the device of the Trainer, when prediction starts; their embeddings are
     buffers that are not saved.
@@ -37,11 +37,11 @@ class SurgeryPredictor(lightning.LightningModule):
         outputs: what a row keeps, of `lightning.COLUMNS`.
         method: how the vision tower is read; None: as the checkpoint was saved, else "clip_surgery", or as
             the given CLIPSurgery is.
-        depth: how many of the last blocks are operated on; None: as many as the method wants.
-        size: short side in pixels at which pictures are read; None: the checkpoint's own.
+        depth: how many of the last blocks are modified; None: as many as the method wants.
+        size: short side in pixels at which images are read; None: the checkpoint's own.
         max_side: longest side in pixels; None: 4 x ``size``.
         redundant: see `CLIPSurgery.explain`.
-        labels: how many labels the output "labels" keeps of a picture, the highest scores.
+        labels: how many labels the output "labels" keeps of an image, the highest scores.
 
     Raises:
         ValueError: for no text, an unknown output, method or ``redundant``, a ``labels`` below 1, a ``size``
@@ -80,24 +80,24 @@ class SurgeryPredictor(lightning.LightningModule):
         self.redundant_name: Redundant = redundant
         self.labels = labels
         self.model = self.clip.model
-        self.reading = _reading(self.clip, size=size, max_side=max_side)
+        self.image_transform = _image_transform(self.clip, size=size, max_side=max_side)
         self.settings = self.clip.settings(size=size, max_side=max_side)
-        self._question: Question | None = None
+        self._query: TextQuery | None = None
         for name in _EMBEDS:
             self.register_buffer(name, None, persistent=False)
 
     @property
-    def question(self) -> Question:
+    def text_query(self) -> TextQuery:
         """The texts with their embeddings on the module's device; made when they are first needed."""
-        if self._question is None:
-            self._question = self.clip.question(
+        if self._query is None:
+            self._query = self.clip.text_query(
                 self.texts, background=self.background, redundant=self.redundant_name
             )
             for name in _EMBEDS:
-                embeds = getattr(self._question, name)
+                embeds = getattr(self._query, name)
                 setattr(self, name, None if embeds is None else embeds.to(self.clip.device))
         return replace(
-            self._question,
+            self._query,
             class_set=self.class_set.float(),
             redundant=_float32(self.redundant),
             presence_texts=_float32(self.presence_texts),
@@ -106,11 +106,11 @@ class SurgeryPredictor(lightning.LightningModule):
 
     def on_predict_start(self) -> None:
         """Embed the texts before the first batch, where what is wrong with them is said."""
-        self.question  # noqa: B018
+        self.text_query  # noqa: B018
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Unit length tokens ``[B, 1+N, C]``, float32, of pixels ``[B, 3, H, W]`` uint8, on their device."""
-        return self.clip.encode_pixels(normalised(pixels, self.clip.known_normalisation))
+        return self.clip.encode_pixels(normalized(pixels, self.clip.known_normalization))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> list[dict[str, Any]]:
         """Explain a batch.
@@ -120,8 +120,8 @@ class SurgeryPredictor(lightning.LightningModule):
             batch_idx: not used.
 
         Returns:
-            A row per picture. Explained: ``key``, ``height``, ``width``, ``grid_height``, ``grid_width`` and
-            the outputs, as `runs.pictures_schema` describes them. Not readable: ``key`` and ``error``, which
+            A row per image. Explained: ``key``, ``height``, ``width``, ``grid_height``, ``grid_width`` and
+            the outputs, as `runs.images_schema` describes them. Not readable: ``key`` and ``error``, which
             has ``kind`` and ``message``.
         """
         failed = [
@@ -133,14 +133,14 @@ class SurgeryPredictor(lightning.LightningModule):
         tokens, (height, width) = self(batch["pixels"]), batch["pixels"].shape[2:]
         sizes = zip(batch["heights"].tolist(), batch["widths"].tolist(), strict=True)
         encoded = EncodedImages(
-            pictures=tuple(blank_picture(*size) for size in sizes),
+            images=tuple(blank_image(*size) for size in sizes),
             tokens=tuple(tokens),
             grids=(self.clip.tower.grid(height, width),) * len(tokens),
             settings=self.settings,
         )
         # Differences of nearly equal numbers: in float32, whatever the precision of the tower.
         with torch.autocast(tokens.device.type, enabled=False):
-            explanation = self.question.answer(encoded)
+            explanation = self.text_query.explain(encoded)
         return failed + explained_rows(
             batch["keys"], explanation, tokens[:, 0], outputs=self.outputs, labels=self.labels
         )
@@ -172,10 +172,10 @@ def _loaded(model: str | CLIPSurgery, *, method: str | None, depth: int | None) 
     return CLIPSurgery.from_pretrained(model, method=method, depth=depth, device="cpu")
 
 
-def _reading(clip: CLIPSurgery, *, size: int | None, max_side: int | None) -> PictureReading:
-    return PictureReading(
+def _image_transform(clip: CLIPSurgery, *, size: int | None, max_side: int | None) -> ImageTransform:
+    return ImageTransform(
         size=clip.tower.native_size if size is None else size,
         patch=clip.tower.patch_size,
         max_side=max_side,
-        resample=clip.known_normalisation.resample,
+        resample=clip.known_normalization.resample,
     )

@@ -13,15 +13,15 @@ from torch import Tensor
 from clip_surgery_hub.images.masks import class_masks, mask_to_rle
 from clip_surgery_hub.results.explanation import Explanation, Points
 
-__all__ = ["COLUMNS", "Answer", "explained_rows"]
+__all__ = ["COLUMNS", "ImageResult", "explained_rows"]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the model says of one picture, and how it is to be read.
+class ImageResult:
+    """What the model says of one image, and how it is to be read.
 
     Attributes:
-        explanation: of the picture, with blank pixels (see `blank_picture`).
+        explanation: of the image, with blank pixels (see `blank_image`).
         embedding: the unit length image embedding ``[C]``.
         labels: how many labels are kept.
     """
@@ -31,29 +31,29 @@ class Answer:
     labels: int
 
 
-def _points(answer: Answer) -> list[list[dict[str, int]]]:
+def _points(result: ImageResult) -> list[list[dict[str, int]]]:
     def listed(points: Points) -> list[dict[str, int]]:
         pairs = zip(points.xy.tolist(), points.labels.tolist(), strict=True)
         return [{"x": x, "y": y, "label": label} for (x, y), label in pairs]
 
-    return [listed(points) for points in answer.explanation.points()[0]]
+    return [listed(points) for points in result.explanation.points()[0]]
 
 
-def _boxes(answer: Answer) -> list[list[dict[str, int]]]:
+def _boxes(result: ImageResult) -> list[list[dict[str, int]]]:
     names = ("x0", "y0", "x1", "y1")
     return [
         [dict(zip(names, box, strict=True)) for box in boxes.tolist()]
-        for boxes in answer.explanation.boxes()[0]
+        for boxes in result.explanation.boxes()[0]
     ]
 
 
-def _labels(answer: Answer) -> list[dict[str, Any]]:
-    return [label._asdict() for label in answer.explanation.labels(top_k=answer.labels)[0]]
+def _labels(result: ImageResult) -> list[dict[str, Any]]:
+    return [label._asdict() for label in result.explanation.labels(top_k=result.labels)[0]]
 
 
-def _segments(answer: Answer) -> list[dict[str, Any]]:
-    names = (*answer.explanation.texts, *answer.explanation.background)
-    masks = class_masks(answer.explanation.segment()[0], len(names))
+def _segments(result: ImageResult) -> list[dict[str, Any]]:
+    names = (*result.explanation.texts, *result.explanation.background)
+    masks = class_masks(result.explanation.segment()[0], len(names))
     height, width = masks.shape[1:]
     return [
         {"text": name, "height": height, "width": width, "counts": mask_to_rle(mask)["counts"]}
@@ -61,50 +61,50 @@ def _segments(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-def _presence(answer: Answer) -> np.ndarray:
-    presence = answer.explanation.presence
+def _presence(result: ImageResult) -> np.ndarray:
+    presence = result.explanation.presence
     assert presence is not None  # a run asks texts, never embeddings
     return presence[0].numpy()
 
 
-COLUMNS: Mapping[str, Callable[[Answer], Any]] = {
-    "scores": lambda answer: answer.explanation.scores[0].numpy(),
+COLUMNS: Mapping[str, Callable[[ImageResult], Any]] = {
+    "scores": lambda result: result.explanation.scores[0].numpy(),
     "presence": _presence,
     "points": _points,
     "boxes": _boxes,
     "labels": _labels,
     "segments": _segments,
-    "maps": lambda answer: answer.explanation.similarity[0].to(torch.float16).numpy(),
-    "embeddings": lambda answer: answer.embedding.float().cpu().numpy(),
+    "maps": lambda result: result.explanation.similarity[0].to(torch.float16).numpy(),
+    "embeddings": lambda result: result.embedding.float().cpu().numpy(),
 }
-"""Output -> its value in the row of one picture, as `runs.pictures_schema` describes it."""
+"""Output -> its value in the row of one image, as `runs.images_schema` describes it."""
 
 
 def explained_rows(
     keys: Sequence[str], explanation: Explanation, embeddings: Tensor, *, outputs: Sequence[str], labels: int
 ) -> list[dict[str, Any]]:
-    """The rows of B explained pictures.
+    """The rows of B explained images.
 
     Args:
         keys: B names.
-        explanation: of the B pictures.
+        explanation: of the B images.
         embeddings: unit length image embeddings ``[B, C]``.
         outputs: which of :data:`COLUMNS`.
-        labels: how many labels each picture gets.
+        labels: how many labels each image gets.
     """
     rows = []
     for key, one, embedding in zip(keys, explanation, embeddings, strict=True):
-        height, width = one.pictures[0].shape[:2]
-        grid_height, grid_width = one.operated[0].shape[1:]
-        answer = Answer(one, embedding, labels)
+        height, width = one.images[0].shape[:2]
+        grid_height, grid_width = one.surgery_similarity[0].shape[1:]
+        result = ImageResult(one, embedding, labels)
         rows.append(
             {"key": key, "height": height, "width": width, "grid_height": grid_height}
             | {"grid_width": grid_width}
-            | {name: COLUMNS[name](answer) for name in outputs}
+            | {name: COLUMNS[name](result) for name in outputs}
         )
     return rows
 
 
-def blank_picture(height: int, width: int) -> np.ndarray:
-    """A black picture ``[height, width, 3]`` in the memory of one pixel, for what needs its size alone."""
+def blank_image(height: int, width: int) -> np.ndarray:
+    """A black image ``[height, width, 3]`` in the memory of one pixel, for what needs its size alone."""
     return np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))

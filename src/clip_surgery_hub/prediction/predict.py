@@ -1,4 +1,4 @@
-"""The module, the pictures, the writer and a Trainer, put together to a run."""
+"""The module, the images, the writer and a Trainer, put together to a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import lightning
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from rich.console import Console
 
-from clip_surgery_hub.prediction.data import PictureDataModule
+from clip_surgery_hub.prediction.data import ImageDataModule
 from clip_surgery_hub.prediction.module import SurgeryPredictor
 from clip_surgery_hub.prediction.progress_bar import RunWatch
 from clip_surgery_hub.prediction.runs import RunStatus, run_status
@@ -22,7 +22,7 @@ __all__ = ["predict"]
 
 def predict(
     predictor: SurgeryPredictor,
-    pictures: PictureDataModule,
+    images: ImageDataModule,
     out: str | Path,
     *,
     shard_rows: int = 10_000,
@@ -31,14 +31,14 @@ def predict(
     console: Console | None = None,
     **trainer_options: Any,
 ) -> RunStatus:
-    """Explain many pictures into the folder of a run; the same call goes on with a run that was stopped.
+    """Explain many images into the folder of a run; the same call resumes a run that was stopped.
 
     Args:
         predictor: the model, the texts, and what is kept.
-        pictures: what is explained.
+        images: what is explained.
         out: the folder of the run, see `ShardWriter`.
         shard_rows: the most rows of a shard.
-        max_errors: so many pictures that cannot be read are put up with; None: any number.
+        max_errors: so many images that cannot be read are put up with; None: any number.
         overwrite: begin anew where the folder holds a run with other settings.
         console: where a progress bar is drawn if it is a terminal; None: nowhere.
         trainer_options: of Lightning's Trainer, such as ``devices``, ``num_nodes``, ``strategy``.
@@ -48,7 +48,7 @@ def predict(
 
     Raises:
         ValueError, RunError: for texts, options or a folder that cannot be used, before anything is written.
-        RunError: if the run cannot be gone on with.
+        RunError: if the run cannot be resumed.
         RunStopped: after SIGTERM or Ctrl+C, with all that was done recorded.
     """
     predictor.clip.check_texts([*predictor.texts, *predictor.background])
@@ -56,13 +56,13 @@ def predict(
     callbacks = [writer, *([] if console is None else [RunWatch(writer, console)])]
     trainer = quiet_trainer(callbacks, **trainer_options)
     _check_strategy(trainer)
-    writer.check(predictor, precision=str(trainer.precision), data=pictures.source.description)
+    writer.check(predictor, precision=str(trainer.precision), data=images.source.description)
     before_lightning = StopRequest(writer.stop)  # until Lightning has begun, and again at its end
-    before_lightning.listen()
+    before_lightning.install()
     try:
-        trainer.predict(predictor, pictures, return_predictions=False)
+        trainer.predict(predictor, images, return_predictions=False)
     finally:
-        before_lightning.deafen()
+        before_lightning.restore()
     return run_status(out)
 
 
@@ -71,6 +71,6 @@ def _check_strategy(trainer: lightning.Trainer) -> None:
     needs_all = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
     if isinstance(trainer.strategy, needs_all) and trainer.world_size > 1:
         raise ValueError(
-            f"{type(trainer.strategy).__name__} needs as many batches on every rank, but pictures are dealt "
+            f"{type(trainer.strategy).__name__} needs as many batches on every rank, but images are dealt "
             "out as they come. Take --strategy ddp, with the whole model on each device."
         )

@@ -19,7 +19,7 @@ _EVERY = 1.0
 
 
 class RunWatch(lightning.Callback):
-    """On rank 0: a bar of all ranks' pictures with their speed, errors and time left, and ``log.jsonl``.
+    """On rank 0: a bar of all ranks' images with their speed, errors and time left, and ``log.jsonl``.
 
     Args:
         writer: of the run.
@@ -76,7 +76,7 @@ class RunWatch(lightning.Callback):
     def _draw(self, status: RunStatus) -> None:
         if self._bar is None or self._task is None:
             return
-        told = f"{status.per_second:.1f} pictures/s, {status.failed} failed"
+        told = f"{status.per_second:.1f} images/s, {status.failed} failed"
         self._bar.update(
             self._task,
             completed=status.done + status.failed,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import lightning
 import torch
 
-__all__ = ["Kinship"]
+__all__ = ["RankProcesses"]
 
 
 @dataclass(frozen=True)
-class Kinship:
+class RankProcesses:
     """What this rank is to the others of its machine.
 
     Attributes:
@@ -24,7 +24,7 @@ class Kinship:
     children: int = 0
 
     @classmethod
-    def of(cls, trainer: lightning.Trainer) -> Kinship:
+    def of(cls, trainer: lightning.Trainer) -> RankProcesses:
         """Find out, together with all other ranks."""
         own = torch.tensor(
             [trainer.node_rank, os.getpid(), os.getppid()], device=trainer.strategy.root_device

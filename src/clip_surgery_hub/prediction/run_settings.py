@@ -20,7 +20,7 @@ def run_settings(module: SurgeryPredictor, *, precision: str, data: str | None) 
     Args:
         module: that predicts.
         precision: of the Trainer.
-        data: what the pictures are, a source's description; None where it is not known.
+        data: what the images are, a source's description; None where it is not known.
     """
     settings = module.settings.to_dict()
     return {

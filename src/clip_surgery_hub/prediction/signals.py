@@ -23,7 +23,7 @@ class RunStopped(SystemExit):
 
 
 class StopRequest:
-    """Takes SIGTERM and Ctrl+C as wishes, from :meth:`listen` to :meth:`deafen`.
+    """Takes SIGTERM and Ctrl+C as wishes, from :meth:`install` to :meth:`restore`.
 
     A second Ctrl+C ends the process at once, as it does without this.
 
@@ -41,7 +41,7 @@ class StopRequest:
         """Whether a signal came."""
         return bool(self._came)
 
-    def listen(self, pass_on: Callable[[int], object] | None = None) -> None:
+    def install(self, pass_on: Callable[[int], object] | None = None) -> None:
         """Take signals from now on; does nothing outside of the main thread, which Python signals alone.
 
         Args:
@@ -54,7 +54,7 @@ class StopRequest:
             before = signal.signal(number, self._receive)
             self._before.setdefault(number, before)
 
-    def deafen(self) -> None:
+    def restore(self) -> None:
         """Give the signals back; after a request SIGTERM stays taken, for the process is about to end."""
         before, self._before = self._before, {}
         for number, handler in before.items():

@@ -15,7 +15,7 @@ import lightning
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from clip_surgery_hub.prediction.module import SurgeryPredictor
-from clip_surgery_hub.prediction.rank_processes import Kinship
+from clip_surgery_hub.prediction.rank_processes import RankProcesses
 from clip_surgery_hub.prediction.run_settings import run_settings
 from clip_surgery_hub.prediction.runs import (
     KeySet,
@@ -24,7 +24,7 @@ from clip_surgery_hub.prediction.runs import (
     RunFolder,
     ShardSink,
     finished_ranks,
-    pictures_schema,
+    images_schema,
     run_status,
 )
 from clip_surgery_hub.prediction.signals import RunStopped, StopRequest
@@ -40,9 +40,9 @@ _POLL = 0.1
 
 
 class ShardWriter(BasePredictionWriter):
-    """Writes what a `SurgeryPredictor` predicts to the folder of a run, or goes on with one that was stopped.
+    """Writes what a `SurgeryPredictor` predicts to the folder of a run, or resumes one that was stopped.
 
-    Every rank writes shards of its own. A `PictureDataModule` in the same Trainer leaves out the pictures
+    Every rank writes shards of its own. An `ImageDataModule` in the same Trainer leaves out the images
     that are recorded already. Give ``trainer.predict(..., return_predictions=False)``, or all rows stay in
     memory too. On SIGTERM or Ctrl+C the batch under way is finished, everything is written, and the process
     ends with exit code 75.
@@ -51,7 +51,7 @@ class ShardWriter(BasePredictionWriter):
         out: the folder; read it with `read_run` and `read_errors`.
         shard_rows: the most rows of a shard.
         seconds: the longest that a row waits to be recorded.
-        max_errors: so many pictures that cannot be read are put up with, over all ranks; None: any number.
+        max_errors: so many images that cannot be read are put up with, over all ranks; None: any number.
         overwrite: begin anew where the folder holds a run with other settings.
 
     Raises:
@@ -81,7 +81,7 @@ class ShardWriter(BasePredictionWriter):
         self._progress: RankProgress | None = None
         self._settings: dict[str, Any] | None = None
         self.stop = StopRequest()
-        self._kinship = Kinship()
+        self._rank_processes = RankProcesses()
         self._looked = 0.0
 
     def check(self, predictor: SurgeryPredictor, *, precision: str, data: str | None) -> None:
@@ -90,7 +90,7 @@ class ShardWriter(BasePredictionWriter):
         Args:
             predictor: see `run_settings`, as the others.
             precision: of the Trainer.
-            data: what the pictures are.
+            data: what the images are.
 
         Raises:
             RunError: for a folder that cannot be used.
@@ -125,12 +125,12 @@ class ShardWriter(BasePredictionWriter):
             raise failure
         if self.folder is None:
             self.folder = RunFolder.join(self.out, session)
-        self._kinship = Kinship.of(trainer)
+        self._rank_processes = RankProcesses.of(trainer)
         self.recorded_keys = self.folder.recorded_keys()
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Take the signals, after Lightning did, whose own handler waits for all ranks."""
-        self.stop.listen(partial(_tell_others, trainer))
+        self.stop.install(partial(_tell_others, trainer))
 
     def write_on_batch_end(
         self,
@@ -146,7 +146,7 @@ class ShardWriter(BasePredictionWriter):
         sink, progress = self._open(trainer, pl_module)
         failed = [{"key": row["key"], **row["error"]} for row in prediction if "error" in row]
         sink.add("errors", failed)
-        sink.add("pictures", [row for row in prediction if "error" not in row])
+        sink.add("images", [row for row in prediction if "error" not in row])
         progress.update(sink.added)
         if self.stop.made:
             self._end_early(trainer)
@@ -180,7 +180,7 @@ class ShardWriter(BasePredictionWriter):
         self._let_go()
 
     def _let_go(self) -> None:
-        self.stop.deafen()
+        self.stop.restore()
         if self.folder is not None:
             self.folder.close()
         # The settings too: the weights may be others when the Trainer predicts again.
@@ -201,16 +201,16 @@ class ShardWriter(BasePredictionWriter):
             RunError: if it cannot be written.
         """
         self._close(trainer, trainer.lightning_module)
-        parent = self._kinship.parent
+        parent = self._rank_processes.parent
         if parent is not None:
-            if self._kinship.parent_lives and not self._running.abandoned:
+            if self._rank_processes.parent_lives and not self._running.abandoned:
                 os.kill(parent, signal.SIGTERM)  # it may not have been asked, and would wait for this rank
             # Lightning kills all others when one of these ends with another code: they write still.
             raise RunStopped(0)
-        if self._kinship.children:
+        if self._rank_processes.children:
             _tell_others(trainer, signal.SIGTERM)  # again: a request may have come before they listened
             deadline = time.monotonic() + _PATIENCE
-            while self._finished <= self._kinship.children and time.monotonic() < deadline:
+            while self._finished <= self._rank_processes.children and time.monotonic() < deadline:
                 time.sleep(_POLL)
         raise RunStopped
 
@@ -245,7 +245,7 @@ class ShardWriter(BasePredictionWriter):
         failed = run_status(self.out).failed
         if failed > self.max_errors:
             raise RunError(
-                f"{failed} pictures could not be read, at most {self.max_errors} were allowed; what was done "
+                f"{failed} images could not be read, at most {self.max_errors} were allowed; what was done "
                 f"is recorded. See read_errors, then start again with another --max-errors."
             )
 
@@ -255,7 +255,7 @@ class ShardWriter(BasePredictionWriter):
         """The sink and the counters of this rank; made at the first batch, when the texts are embedded."""
         assert isinstance(module, SurgeryPredictor)
         if self._sink is None or self._progress is None:
-            schema = pictures_schema(
+            schema = images_schema(
                 module.outputs,
                 texts=module.texts,
                 background=module.background,
@@ -271,7 +271,7 @@ class ShardWriter(BasePredictionWriter):
 
 
 def _source(trainer: lightning.Trainer) -> Source | None:
-    """Where the pictures come from, if a `PictureDataModule` gives them."""
+    """Where the images come from, if an `ImageDataModule` gives them."""
     return getattr(getattr(trainer, "datamodule", None), "source", None)
 
 

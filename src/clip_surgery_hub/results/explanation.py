@@ -1,4 +1,4 @@
-"""The result of ``explain``: which patch of which picture answers to which text, and what follows from it."""
+"""The result of ``explain``: which patch of which image responds to which text, and what follows from it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ __all__ = ["PRESENT", "Explanation", "Features", "Label", "Points", "Settings"]
 
 Features = Literal["plain", "surgery"]
 PRESENT = 0.85
-"""The least presence of a text that is taken to be in a picture: where as large a share of the texts that are
-there is kept as of those that are not is left out, on drawn scenes (docs/results.md)."""
+"""The least presence of a text that is taken to be in an image: where as large a share of the texts that are
+there is kept as of those that are not is left out, on synthetic scenes (docs/results.md)."""
 
 
 class Points(NamedTuple):
-    """Where a text is, and where it is not, as a promptable segmenter such as SAM takes it.
+    """Where a text is, and where it is not, as a promptable segmentation model such as SAM takes it.
 
     Attributes:
-        xy: ``[P+Q, 2]`` int64, x then y in pixels of the picture: the P highest places, then the Q lowest.
+        xy: ``[P+Q, 2]`` int64, x then y in pixels of the image: the P highest places, then the Q lowest.
             P = Q for one text; several texts combined may have more of the first.
         labels: ``[P+Q]`` uint8, P ones (on the text), then Q zeros (off it).
     """
@@ -43,7 +43,7 @@ class Points(NamedTuple):
 
 
 class Label(NamedTuple):
-    """A text that a picture shows, and its score after feature surgery."""
+    """A text that an image shows, and its score after feature surgery."""
 
     text: str
     score: float
@@ -51,21 +51,22 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Patch similarity of B pictures with T texts and K background texts, and what can be read from it.
+    """Patch similarity of B images with T texts and K background texts, and what can be read from it.
 
     Everything offered here is computed from the fields; the model is not needed any more.
 
     Attributes:
-        pictures: B arrays uint8 ``[H, W, 3]``, each of its own size.
+        images: B arrays uint8 ``[H, W, 3]``, each of its own size.
         texts: the T texts asked for.
         background: the K background texts, possibly none; they belong to the class set but are not asked for.
-        operated: B tensors ``[T+K, h, w]``, similarity of the patches after feature surgery, texts first;
-            ``h, w`` is the picture's patch grid.
-        plain: B tensors ``[T+K, h, w]``, cosine similarity of the patches before feature surgery, in [-1, 1].
+        surgery_similarity: B tensors ``[T+K, h, w]``, similarity of the patches after feature surgery, texts
+            first; ``h, w`` is the image's patch grid.
+        plain_similarity: B tensors ``[T+K, h, w]``, cosine similarity of the patches before feature surgery,
+            in [-1, 1].
         scores: ``[B, T]``, the scores for multi-label recognition: CLS after feature surgery.
         plain_scores: ``[B, T]``, cosine similarity of CLS and text, in [-1, 1].
         settings: how it was made.
-        presence: ``[B, T]`` in [0, 1], how surely each text is in each picture at all (about 1/2 for one that
+        presence: ``[B, T]`` in [0, 1], how surely each text is in each image at all (about 1/2 for one that
             is not, see `functional.presence`); None where embeddings were given in place of texts.
 
     All tensors are float32 on the CPU.
@@ -74,11 +75,11 @@ class Explanation:
         ValueError: if the fields do not fit together, or hold values that are not finite.
     """
 
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
     texts: tuple[str, ...]
     background: tuple[str, ...]
-    operated: tuple[Tensor, ...]
-    plain: tuple[Tensor, ...]
+    surgery_similarity: tuple[Tensor, ...]
+    plain_similarity: tuple[Tensor, ...]
     scores: Tensor
     plain_scores: Tensor
     settings: Settings
@@ -90,22 +91,22 @@ class Explanation:
     @property
     def similarity(self) -> list[Tensor]:
         """Patch similarity after feature surgery, without the background: B tensors ``[T, h, w]``."""
-        return [operated[: len(self.texts)] for operated in self.operated]
+        return [surgery_similarity[: len(self.texts)] for surgery_similarity in self.surgery_similarity]
 
     def heatmaps(self) -> list[Tensor]:
-        """Maps over each picture: B tensors ``[T, H, W]`` in [0, 1] at the picture's own size.
+        """Maps over each image: B tensors ``[T, H, W]`` in [0, 1] at the image's own size.
 
         Each map is scaled by itself from its lowest patch (0) to its highest (1), then resized bilinearly: it
-        tells where in the picture a text is most at home, not whether it is there at all (see ``scores``).
+        tells where in the image a text is most at home, not whether it is there at all (see ``scores``).
         """
-        pairs = zip(self.similarity, self.pictures, strict=True)
+        pairs = zip(self.similarity, self.images, strict=True)
         return [
-            torch.stack([_heatmap(one, _pair(picture.shape)) for one in similarity])
-            for similarity, picture in pairs
+            torch.stack([_heatmap(one, _pair(image.shape)) for one in similarity])
+            for similarity, image in pairs
         ]
 
     def points(self, threshold: float = 0.8) -> list[list[Points]]:
-        """Points on and off each text, in pixels of the picture (the paper's text to points).
+        """Positive and negative points of each text, in pixels of the image (the paper's text to points).
 
         Args:
             threshold: places of at least this share of the map's range are candidates, in [0, 1].
@@ -118,12 +119,10 @@ class Explanation:
         """
         return [
             [
-                Points(
-                    *similarity_to_points(one.flatten(), _pair(one.shape), _pair(picture.shape), threshold)
-                )
+                Points(*similarity_to_points(one.flatten(), _pair(one.shape), _pair(image.shape), threshold))
                 for one in similarity
             ]
-            for similarity, picture in zip(self.similarity, self.pictures, strict=True)
+            for similarity, image in zip(self.similarity, self.images, strict=True)
         ]
 
     def combined_points(self, texts: Sequence[str] | None = None, threshold: float = 0.8) -> list[Points]:
@@ -140,18 +139,18 @@ class Explanation:
             ValueError: for a text that was not explained, no text, or a threshold outside [0, 1].
         """
         chosen = [self._number_of(text) for text in (self.texts if texts is None else texts)]
-        pairs = zip(self.similarity, self.pictures, strict=True)
+        pairs = zip(self.similarity, self.images, strict=True)
         return [
             Points(
                 *combined_points(
-                    maps[chosen].flatten(1).T, _pair(maps.shape[1:]), _pair(picture.shape), threshold
+                    maps[chosen].flatten(1).T, _pair(maps.shape[1:]), _pair(image.shape), threshold
                 )
             )
-            for maps, picture in pairs
+            for maps, image in pairs
         ]
 
     def present(self, threshold: float = PRESENT) -> list[list[bool]]:
-        """Whether each text is in each picture: :attr:`presence` of at least ``threshold``.
+        """Whether each text is in each image: :attr:`presence` of at least ``threshold``.
 
         Raises:
             ValueError: where presence is not known, since embeddings were given in place of texts.
@@ -165,12 +164,12 @@ class Explanation:
         return answer
 
     def labels(self, *, threshold: float | None = None, top_k: int | None = None) -> list[list[Label]]:
-        """Which texts each picture shows, by their scores (multi-label recognition).
+        """Which texts each image shows, by their scores (multi-label recognition).
 
         Args:
             threshold: the least score of a label; scores after feature surgery have no fixed scale, so choose
-                it on a few pictures of your own.
-            top_k: that many labels for every picture, or all texts where there are fewer.
+                it on a few images of your own.
+            top_k: that many labels for every image, or all texts where there are fewer.
 
         Returns:
             B lists of :class:`Label`, the highest score first.
@@ -197,21 +196,21 @@ class Explanation:
             threshold: share of the map's range from which a pixel counts, in [0, 1].
 
         Returns:
-            B lists of T tensors int64 ``[K, 4]``: x0, y0, x1, y1 in pixels of the picture, x1, y1 exclusive.
+            B lists of T tensors int64 ``[K, 4]``: x0, y0, x1, y1 in pixels of the image, x1, y1 exclusive.
 
         Raises:
             ValueError: for a threshold outside [0, 1].
         """
-        pairs = zip(self.similarity, self.pictures, strict=True)
+        pairs = zip(self.similarity, self.images, strict=True)
         return [
-            [map_to_boxes(_heatmap(one, _pair(picture.shape)), threshold) for one in similarity]
-            for similarity, picture in pairs
+            [map_to_boxes(_heatmap(one, _pair(image.shape)), threshold) for one in similarity]
+            for similarity, image in pairs
         ]
 
     def segment(self, features: Features = "plain") -> list[Tensor]:
         """The best text of every pixel, out of the texts and the background texts.
 
-        The similarity is resized bilinearly to the picture's own size, then the highest wins; with a single
+        The similarity is resized bilinearly to the image's own size, then the highest wins; with a single
         text and no background that text has every pixel.
 
         Args:
@@ -226,24 +225,24 @@ class Explanation:
         """
         if features not in get_args(Features):
             raise ValueError(f'features must be "plain" or "surgery", got {features!r}.')
-        chosen = self.plain if features == "plain" else self.operated
+        chosen = self.plain_similarity if features == "plain" else self.surgery_similarity
         return [
-            highest_text(similarity, _pair(picture.shape))
-            for similarity, picture in zip(chosen, self.pictures, strict=True)
+            highest_text(similarity, _pair(image.shape))
+            for similarity, image in zip(chosen, self.images, strict=True)
         ]
 
     def plot(self, *, opacity: float = 0.8) -> np.ndarray:
-        """Draw every picture with its overlays side by side; nothing is shown or written.
+        """Draw every image with its overlays side by side; nothing is shown or written.
 
         Args:
-            opacity: the most that the heat covers of the picture, in [0, 1].
+            opacity: the most that the heat covers of the image, in [0, 1].
 
         Returns:
-            Matplotlib axes ``[B, 1+T]``: the picture, then one overlay per text. Their figure is
+            Matplotlib axes ``[B, 1+T]``: the image, then one overlay per text. Their figure is
             ``axes[0, 0].figure``; ``figure.savefig("panel.png")`` writes it.
 
         Raises:
-            ValueError: for an explanation without pictures, or an opacity outside [0, 1].
+            ValueError: for an explanation without images, or an opacity outside [0, 1].
         """
         from clip_surgery_hub.plotting.heatmaps import plot_explanation
 
@@ -252,12 +251,12 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Texts, settings, scores, points and boxes (default thresholds) in plain values that JSON can hold.
 
-        ``pictures[b]["texts"][t]`` belongs to picture b and text t; x, y in pixels of the picture. The maps,
+        ``images[b]["texts"][t]`` belongs to image b and text t; x, y in pixels of the image. The maps,
         which are large, are not in it.
         """
-        pictures = []
+        images = []
         for index, (points, boxes) in enumerate(zip(self.points(), self.boxes(), strict=True)):
-            height, width = self.pictures[index].shape[:2]
+            height, width = self.images[index].shape[:2]
             per_text = [
                 {
                     "text": text,
@@ -270,13 +269,13 @@ class Explanation:
                 }
                 for number, text in enumerate(self.texts)
             ]
-            grid = list(self.operated[index].shape[1:])
-            pictures.append({"height": height, "width": width, "grid": grid, "texts": per_text})
+            grid = list(self.surgery_similarity[index].shape[1:])
+            images.append({"height": height, "width": width, "grid": grid, "texts": per_text})
         return {
             "texts": list(self.texts),
             "background": list(self.background),
             "settings": self.settings.to_dict(),
-            "pictures": pictures,
+            "images": images,
         }
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
@@ -293,14 +292,20 @@ class Explanation:
         tensors = {"scores": self.scores, "plain_scores": self.plain_scores}
         if self.presence is not None:
             tensors["presence"] = self.presence
-        tensors |= {f"operated.{index}": operated for index, operated in enumerate(self.operated)}
-        tensors |= {f"plain.{index}": plain for index, plain in enumerate(self.plain)}
+        tensors |= {
+            f"surgery_similarity.{index}": surgery_similarity
+            for index, surgery_similarity in enumerate(self.surgery_similarity)
+        }
+        tensors |= {
+            f"plain_similarity.{index}": plain_similarity
+            for index, plain_similarity in enumerate(self.plain_similarity)
+        }
         record = {
             "texts": list(self.texts),
             "background": list(self.background),
             "settings": self.settings.to_dict(),
         }
-        write_parts(folder, record=record, tensors=tensors, pictures=self.pictures, overwrite=overwrite)
+        write_parts(folder, record=record, tensors=tensors, images=self.images, overwrite=overwrite)
 
     @classmethod
     def load(cls, folder: str | Path) -> Explanation:
@@ -310,14 +315,16 @@ class Explanation:
             FileNotFoundError: if there is no saved explanation.
             ValueError: if it is damaged, or of a later format.
         """
-        record, tensors, pictures = read_parts(folder)
+        record, tensors, images = read_parts(folder)
         try:
             return cls(
-                pictures=tuple(pictures),
+                images=tuple(images),
                 texts=tuple(record["texts"]),
                 background=tuple(record["background"]),
-                operated=tuple(tensors[f"operated.{index}"] for index in range(len(pictures))),
-                plain=tuple(tensors[f"plain.{index}"] for index in range(len(pictures))),
+                surgery_similarity=tuple(
+                    tensors[f"surgery_similarity.{index}"] for index in range(len(images))
+                ),
+                plain_similarity=tuple(tensors[f"plain_similarity.{index}"] for index in range(len(images))),
                 scores=tensors["scores"],
                 plain_scores=tensors["plain_scores"],
                 settings=Settings.from_dict(record["settings"]),
@@ -334,37 +341,37 @@ class Explanation:
         return self.texts.index(text)
 
     def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.pictures)
+        """Number of images."""
+        return len(self.images)
 
     def __getitem__(self, index: int | slice) -> Explanation:
-        """The explanation of the chosen pictures only: of one for a number, of several for a slice."""
+        """The explanation of the chosen images only: of one for a number, of several for a slice."""
         every = range(len(self))
         chosen = list(every[index]) if isinstance(index, slice) else [every[index]]
         return replace(
             self,
-            pictures=tuple(self.pictures[number] for number in chosen),
-            operated=tuple(self.operated[number] for number in chosen),
-            plain=tuple(self.plain[number] for number in chosen),
+            images=tuple(self.images[number] for number in chosen),
+            surgery_similarity=tuple(self.surgery_similarity[number] for number in chosen),
+            plain_similarity=tuple(self.plain_similarity[number] for number in chosen),
             scores=self.scores[chosen],
             plain_scores=self.plain_scores[chosen],
             presence=None if self.presence is None else self.presence[chosen],
         )
 
     def __iter__(self) -> Iterator[Explanation]:
-        """One explanation per picture."""
+        """One explanation per image."""
         return (self[index] for index in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """Whether texts, settings, pictures and every number are the same."""
+        """Whether texts, settings, images and every number are the same."""
         if not isinstance(other, Explanation):
             return NotImplemented
         return (
             (self.texts, self.background, self.settings) == (other.texts, other.background, other.settings)
             and len(self) == len(other)
-            and all(map(np.array_equal, self.pictures, other.pictures))
-            and all(map(torch.equal, self.operated, other.operated))
-            and all(map(torch.equal, self.plain, other.plain))
+            and all(map(np.array_equal, self.images, other.images))
+            and all(map(torch.equal, self.surgery_similarity, other.surgery_similarity))
+            and all(map(torch.equal, self.plain_similarity, other.plain_similarity))
             and torch.equal(self.scores, other.scores)
             and torch.equal(self.plain_scores, other.plain_scores)
             and _same(self.presence, other.presence)
@@ -372,8 +379,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         """What it holds, in one line."""
-        settings, pictures = self.settings, len(self)
-        counted = [f"1 picture of {_by(self.pictures[0])} px" if pictures == 1 else f"{pictures} pictures"]
+        settings, images = self.settings, len(self)
+        counted = [f"1 image of {_by(self.images[0])} px" if images == 1 else f"{images} images"]
         counted.append(f"texts {_listed(self.texts)}")
         if self.background:
             counted.append(f"background {_listed(self.background)}")
@@ -383,42 +390,44 @@ class Explanation:
 
 def _check_fields(explanation: Explanation) -> None:
     """Raise ValueError, naming the field, what it holds and what it should, where fields do not fit."""
-    texts, background, pictures = explanation.texts, explanation.background, explanation.pictures
+    texts, background, images = explanation.texts, explanation.background, explanation.images
     for name, words in (("texts", texts), ("background", background)):
         if isinstance(words, str) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{name} must be a tuple of strings, got {words!r}.")
     if not texts:
         raise ValueError("An explanation needs at least one text, got none.")
-    for name in ("operated", "plain"):
+    for name in ("surgery_similarity", "plain_similarity"):
         tensors = getattr(explanation, name)
-        if len(tensors) != len(pictures):
-            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(pictures)} pictures: one each.")
+        if len(tensors) != len(images):
+            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(images)} images: one each.")
         for tensor in tensors:
             if tensor.ndim != 3 or tensor.shape[0] != len(texts) + len(background) or tensor.numel() == 0:
                 raise ValueError(
                     f"Each tensor of {name} must have shape [T+K, h, w] with T+K = "
                     f"{len(texts)} + {len(background)}, got {list(tensor.shape)}."
                 )
-    for picture in pictures:
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+    for image in images:
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(
-                f"Each picture must be a uint8 array [H, W, 3], got {picture.dtype} {list(picture.shape)}."
+                f"Each image must be a uint8 array [H, W, 3], got {image.dtype} {list(image.shape)}."
             )
-    for operated, plain in zip(explanation.operated, explanation.plain, strict=True):
-        if operated.shape != plain.shape:
+    for surgery_similarity, plain_similarity in zip(
+        explanation.surgery_similarity, explanation.plain_similarity, strict=True
+    ):
+        if surgery_similarity.shape != plain_similarity.shape:
             raise ValueError(
-                "operated and plain must lie on the same grid, "
-                f"got {list(operated.shape)} and {list(plain.shape)}."
+                "surgery_similarity and plain_similarity must lie on the same grid, "
+                f"got {list(surgery_similarity.shape)} and {list(plain_similarity.shape)}."
             )
     per_text = {name: getattr(explanation, name) for name in ("scores", "plain_scores", "presence")}
     if explanation.presence is None:
         del per_text["presence"]
     for name, scores in per_text.items():
-        if scores.shape != (len(pictures), len(texts)):
+        if scores.shape != (len(images), len(texts)):
             raise ValueError(
-                f"{name} must have shape [B, T] = [{len(pictures)}, {len(texts)}], got {list(scores.shape)}."
+                f"{name} must have shape [B, T] = [{len(images)}, {len(texts)}], got {list(scores.shape)}."
             )
-    for tensor in (*explanation.operated, *explanation.plain, *per_text.values()):
+    for tensor in (*explanation.surgery_similarity, *explanation.plain_similarity, *per_text.values()):
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or tensor.requires_grad:
             raise ValueError(
                 f"Tensors must be detached float32 on the CPU, got {tensor.dtype} on {tensor.device}"
@@ -440,15 +449,15 @@ def _listed(texts: tuple[str, ...], most: int = 4) -> str:
     return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"
 
 
-def _by(picture: np.ndarray) -> str:
-    return f"{picture.shape[1]}x{picture.shape[0]}"
+def _by(image: np.ndarray) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"
 
 
 def _pair(shape: Sequence[int]) -> tuple[int, int]:
-    """Height and width, of the last two dimensions of a tensor or the first two of a picture."""
+    """Height and width, of the last two dimensions of a tensor or the first two of an image."""
     return shape[0], shape[1]
 
 
 def _heatmap(similarity: Tensor, size: tuple[int, int]) -> Tensor:
-    """Similarity of one picture and text ``[h, w]`` -> heatmap ``[H, W]``."""
+    """Similarity of one image and text ``[h, w]`` -> heatmap ``[H, W]``."""
     return similarity_map(similarity.reshape(1, -1, 1), _pair(similarity.shape), size)[0, 0]

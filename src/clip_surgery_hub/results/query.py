@@ -1,4 +1,4 @@
-"""Texts made ready to be asked of any number of pictures."""
+"""Texts made ready to be asked of any number of images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from clip_surgery_hub.functional import feature_surgery, presence
 from clip_surgery_hub.images.encoding import EncodedImages
 from clip_surgery_hub.results.explanation import Explanation
 
-__all__ = ["Question"]
+__all__ = ["TextQuery"]
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """What `CLIPSurgery.question` makes of texts: all that depends on them and on no picture.
+class TextQuery:
+    """What `CLIPSurgery.text_query` makes of texts: all that depends on them and on no image.
 
     Attributes:
         texts: the T texts asked for.
@@ -39,35 +39,35 @@ class Question:
     presence_texts: Tensor | None = None
     presence_reference: Tensor | None = None
 
-    def answer(self, encoded: EncodedImages) -> Explanation:
-        """Feature surgery on the tokens of pictures (the paper's section on it), and what goes with it.
+    def explain(self, encoded: EncodedImages) -> Explanation:
+        """Feature surgery on the tokens of images (the paper's section on it), and what goes with it.
 
         Args:
-            encoded: by the same model; tokens and the question's embeddings on one device.
+            encoded: by the same model; tokens and the query's embeddings on one device.
 
         Returns:
             An :class:`Explanation`, all tensors float32 on the CPU.
         """
-        operated = [
+        surgery_similarity = [
             feature_surgery(tokens[None], self.class_set, self.redundant)[0].cpu()
             for tokens in encoded.tokens
         ]
         plain = [(tokens @ self.class_set.T).cpu() for tokens in encoded.tokens]
         asked = slice(len(self.texts))
         return Explanation(
-            pictures=encoded.pictures,
+            images=encoded.images,
             texts=self.texts,
             background=self.background,
-            operated=tuple(map(_on_grid, operated, encoded.grids)),
-            plain=tuple(map(_on_grid, plain, encoded.grids)),
-            scores=torch.stack([similarity[0, asked] for similarity in operated]),
+            surgery_similarity=tuple(map(_on_grid, surgery_similarity, encoded.grids)),
+            plain_similarity=tuple(map(_on_grid, plain, encoded.grids)),
+            scores=torch.stack([similarity[0, asked] for similarity in surgery_similarity]),
             plain_scores=torch.stack([similarity[0, asked] for similarity in plain]),
             settings=replace(encoded.settings, redundant=self.redundant_name, templates=self.templates),
             presence=self._presence(encoded),
         )
 
     def _presence(self, encoded: EncodedImages) -> Tensor | None:
-        """`functional.presence` of each picture and text, ``[B, T]``."""
+        """`functional.presence` of each image and text, ``[B, T]``."""
         if self.presence_texts is None or self.presence_reference is None:
             return None
         return torch.cat(

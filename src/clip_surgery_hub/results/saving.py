@@ -4,7 +4,7 @@ A saved explanation is a folder of three things::
 
     explanation.json        texts, settings, and a digest of every other file
     tensors.safetensors     the numbers, float32
-    pictures/000000.png     the pictures, without loss, one file each
+    images/000000.png     the images, without loss, one file each
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 RECORD = "explanation.json"
 TENSORS = "tensors.safetensors"
-PICTURES = "pictures"
+IMAGES = "images"
 FORMAT = "clip_surgery_hub explanation"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def write_parts(
@@ -33,7 +33,7 @@ def write_parts(
     *,
     record: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     overwrite: bool = False,
 ) -> None:
     """Write a saved explanation, all or nothing.
@@ -44,7 +44,7 @@ def write_parts(
         folder: where to write.
         record: what JSON can hold.
         tensors: name -> tensor.
-        pictures: uint8 arrays ``[H, W, 3]``.
+        images: uint8 arrays ``[H, W, 3]``.
         overwrite: replace the folder, with all that is in it, also if it is not a saved explanation.
 
     Raises:
@@ -61,18 +61,18 @@ def write_parts(
         # Clones: safetensors refuses tensors that share memory, as the parts of one batch do.
         own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
         save_file(own, temporary / TENSORS)
-        (temporary / PICTURES).mkdir()
-        for index, picture in enumerate(pictures):
-            Image.fromarray(picture).save(temporary / PICTURES / _picture_name(index), compress_level=3)
+        (temporary / IMAGES).mkdir()
+        for index, image in enumerate(images):
+            Image.fromarray(image).save(temporary / IMAGES / _image_name(index), compress_level=3)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): _digest(path) for path in files}
-        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **record, "pictures": len(pictures)}
+        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **record, "images": len(images)}
         text = json.dumps(whole | {"sha256": digests}, indent=2, ensure_ascii=False)
         (temporary / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
 def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], list[np.ndarray]]:
-    """Read what :func:`write_parts` wrote: ``(record, tensors, pictures)``.
+    """Read what :func:`write_parts` wrote: ``(record, tensors, images)``.
 
     Raises:
         FileNotFoundError: if there is no such folder, or it holds no saved explanation.
@@ -87,36 +87,36 @@ def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], l
         raise FileNotFoundError(f"{folder} holds no saved explanation ({RECORD} is not there).")
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        recognised = record["format"] == FORMAT
+        recognized = record["format"] == FORMAT
         version, digests = record["format_version"], dict(record["sha256"])
-        names = [f"{PICTURES}/{_picture_name(index)}" for index in range(record["pictures"])]
+        names = [f"{IMAGES}/{_image_name(index)}" for index in range(record["images"])]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{RECORD} cannot be read") from error
-    if not recognised:
+    if not recognized:
         raise _damaged(folder, f"{RECORD} is not of the format {FORMAT!r}")
     if version != FORMAT_VERSION:
         raise ValueError(
             f"{folder} is of format version {version}, this installation reads {FORMAT_VERSION}. "
-            "Upgrade clip-surgery-hub, or save the explanation again."
+            "Save the explanation again."
         )
     for name in (TENSORS, *names):
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")
         if digests.get(name) != _digest(folder / name):
             raise _damaged(folder, f"{name} is not what was saved")
-    pictures = []
+    images = []
     for name in names:
-        # The class itself rather than Image.open: the file is known to be ours, however large the picture is.
+        # The class itself rather than Image.open: the file is known to be ours, however large the image is.
         with PngImagePlugin.PngImageFile(folder / name) as image:
-            pictures.append(np.array(image))
-    return record, load_file(folder / TENSORS), pictures
+            images.append(np.array(image))
+    return record, load_file(folder / TENSORS), images
 
 
 def _damaged(folder: Path, what: str) -> ValueError:
     return ValueError(f"The explanation saved in {folder} is damaged: {what}. Save it again.")
 
 
-def _picture_name(index: int) -> str:
+def _image_name(index: int) -> str:
     return f"{index:06d}.png"
 
 
@@ -128,7 +128,7 @@ def _holds_only_an_explanation(folder: Path) -> bool:
     """Whether nothing but a saved explanation would be lost by replacing the folder."""
     if not (folder / RECORD).is_file():
         return False
-    known = {RECORD, TENSORS, PICTURES}
+    known = {RECORD, TENSORS, IMAGES}
     top = {path.name for path in folder.iterdir()}
-    inner = list((folder / PICTURES).iterdir()) if (folder / PICTURES).is_dir() else []
+    inner = list((folder / IMAGES).iterdir()) if (folder / IMAGES).is_dir() else []
     return top <= known and all(path.suffix == ".png" and path.stem.isdigit() for path in inner)

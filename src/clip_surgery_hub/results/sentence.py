@@ -1,4 +1,4 @@
-"""A caption read token by token: which of its words a picture answers to, and where.
+"""A caption read token by token: which of its words an image responds to, and where.
 
 This is the paper's multimodal visualization: the feature that the text tower has of every token, before it
 pools one of them, is compared with the image tokens.
@@ -48,19 +48,20 @@ class ReadCaption:
 
 @dataclass(frozen=True, eq=False)
 class SentenceExplanation:
-    """Patch similarity of a picture with a caption, with each of its tokens and each of its words.
+    """Patch similarity of an image with a caption, with each of its tokens and each of its words.
 
     Attributes:
-        picture: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, 3]``.
         caption: the caption.
         tokens: its L tokens; the first is the start token, the last the end token.
         words: the W words that the tokens make up, in the order of the caption; the last one is the end
             token, the start token is none of them.
         pooled: number of the token that the text tower pools.
-        plain: cosine similarity of the patches with each token's feature, ``[L, h, w]``, in [-1, 1].
+        plain_similarity: cosine similarity of the patches with each token's feature, ``[L, h, w]``, in
+            [-1, 1].
         plain_scores: cosine similarity of CLS with each token's feature, ``[L]``, in [-1, 1]; that of
-            ``pooled`` is CLIP's own similarity of picture and caption.
-        operated: the same as ``plain`` for what is left of each token's feature when its redundant part is
+            ``pooled`` is CLIP's own similarity of image and caption.
+        surgery_similarity: the same for what is left of each token's feature when its redundant part is
             removed (see `redundancy_removed`), ``[L, h, w]``.
         sentence: patch similarity of the whole caption after feature surgery against the empty text,
             ``F_n . (T - T_"")`` as for any single text, ``[h, w]``.
@@ -73,20 +74,22 @@ class SentenceExplanation:
         ValueError: if the similarity is not finite.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     caption: str
     tokens: tuple[Token, ...]
     words: tuple[Word, ...]
     pooled: int
-    plain: Tensor
+    plain_similarity: Tensor
     plain_scores: Tensor
-    operated: Tensor
+    surgery_similarity: Tensor
     sentence: Tensor
     sentence_score: float
     settings: Settings
 
     def __post_init__(self) -> None:
-        if not all(one.isfinite().all() for one in (self.plain, self.operated, self.sentence)):
+        if not all(
+            one.isfinite().all() for one in (self.plain_similarity, self.surgery_similarity, self.sentence)
+        ):
             raise ValueError(
                 "The similarity holds values that are not finite. Half precision may have overflowed: "
                 "load the model with dtype=torch.float32."
@@ -94,20 +97,21 @@ class SentenceExplanation:
 
     @property
     def word_similarity(self) -> Tensor:
-        """The mean of ``operated`` over the tokens of each word, ``[W, h, w]``."""
-        return torch.stack([self.operated[list(word.tokens)].mean(0) for word in self.words])
+        """The mean of ``surgery_similarity`` over the tokens of each word, ``[W, h, w]``."""
+        return torch.stack([self.surgery_similarity[list(word.tokens)].mean(0) for word in self.words])
 
     @property
     def token_scores(self) -> Tensor:
-        """How strongly the picture answers to each token: its highest patch in ``operated``, ``[L]``."""
-        return self.operated.amax(dim=(1, 2))
+        """The highest patch of each token in ``surgery_similarity``, ``[L]``."""
+        return self.surgery_similarity.amax(dim=(1, 2))
 
     @property
     def scores(self) -> Tensor:
-        """How strongly the picture answers to each word: its highest patch in ``word_similarity``, ``[W]``.
+        """How strongly the image responds to each word: its highest patch in ``word_similarity``, ``[W]``.
 
-        The highest patch, since a word names a part of the picture: it tells words that name an object from
-        others better than CLS, which sees all at once (pairs in the right order on drawn scenes: 89% to 82%).
+        The highest patch, since a word names a part of the image: it tells words that name an object from
+        others better than CLS, which sees all at once (pairs in the right order on synthetic scenes: 89% to
+        82%).
         """
         return self.word_similarity.amax(dim=(1, 2))
 
@@ -122,11 +126,11 @@ class SentenceExplanation:
         return self.scores.argsort(descending=True, stable=True)[:k].tolist()
 
     def heatmap(self) -> Tensor:
-        """The map of the whole caption over the picture, ``[H, W]`` in [0, 1], scaled by itself."""
+        """The map of the whole caption over the image, ``[H, W]`` in [0, 1], scaled by itself."""
         return self._heatmaps(self.sentence[None])[0]
 
     def word_heatmaps(self) -> Tensor:
-        """The map of each word over the picture, ``[W, H, W]`` in [0, 1], each scaled by itself."""
+        """The map of each word over the image, ``[W, H, W]`` in [0, 1], each scaled by itself."""
         return self._heatmaps(self.word_similarity)
 
     def plot(self, *, k: int = 3, opacity: float = 0.8) -> np.ndarray:
@@ -134,10 +138,10 @@ class SentenceExplanation:
 
         Args:
             k: how many of the strongest words are marked.
-            opacity: the most that the heat covers of the picture, in [0, 1].
+            opacity: the most that the heat covers of the image, in [0, 1].
 
         Returns:
-            Matplotlib axes ``[3+W]``: the sentence, the picture, the heatmap of the sentence and that of each
+            Matplotlib axes ``[3+W]``: the sentence, the image, the heatmap of the sentence and that of each
             word. Their figure is ``axes[0].figure``.
 
         Raises:
@@ -169,8 +173,8 @@ class SentenceExplanation:
             "start": 0,
             "end": len(tokens) - 1,
             "pooled": self.pooled,
-            "height": self.picture.shape[0],
-            "width": self.picture.shape[1],
+            "height": self.image.shape[0],
+            "width": self.image.shape[1],
             "grid": list(self.sentence.shape),
             "settings": self.settings.to_dict(),
         }
@@ -181,7 +185,7 @@ class SentenceExplanation:
 
     def _heatmaps(self, similarity: Tensor) -> Tensor:
         """``[K, h, w]`` -> ``[K, H, W]``."""
-        grid, size = similarity.shape[1:], self.picture.shape[:2]
+        grid, size = similarity.shape[1:], self.image.shape[:2]
         patches = similarity.flatten(1).T[None]  # [1, N, K]
         return similarity_map(patches, (grid[0], grid[1]), (size[0], size[1]))[0]
 
@@ -237,31 +241,31 @@ def read_caption(model: nn.Module, tokenizer: Any, caption: str) -> ReadCaption:
 
 
 def explain_sentence(encoded: EncodedImages, read: ReadCaption, *, empty: Tensor) -> SentenceExplanation:
-    """Compare a picture with a caption and its tokens.
+    """Compare an image with a caption and its tokens.
 
     Args:
-        encoded: one picture.
+        encoded: one image.
         read: the caption.
         empty: the embedding of the empty text, ``[C]``, unit length.
 
     Raises:
-        ValueError: for another number of pictures.
+        ValueError: for another number of images.
     """
     if len(encoded) != 1:
-        raise ValueError(f"a sentence is explained with one picture at a time, got {len(encoded)}.")
+        raise ValueError(f"a sentence is explained with one image at a time, got {len(encoded)}.")
     image, (rows, columns) = encoded.tokens[0], encoded.grids[0]
-    operated = redundancy_removed(read.features, read.words, empty, causal=read.pooled > 0)
+    surgery_similarity = redundancy_removed(read.features, read.words, empty, causal=read.pooled > 0)
     sentence = image @ (read.embedding - empty)  # [1+N]
     plain = image @ read.features.T  # [1+N, L]
     return SentenceExplanation(
-        picture=encoded.pictures[0],
+        image=encoded.images[0],
         caption=read.caption,
         tokens=read.tokens,
         words=read.words,
         pooled=read.pooled,
-        plain=plain[1:].T.reshape(-1, rows, columns).contiguous(),
+        plain_similarity=plain[1:].T.reshape(-1, rows, columns).contiguous(),
         plain_scores=plain[0].clone(),
-        operated=(image[1:] @ operated.T).T.reshape(-1, rows, columns).contiguous(),
+        surgery_similarity=(image[1:] @ surgery_similarity.T).T.reshape(-1, rows, columns).contiguous(),
         sentence=sentence[1:].reshape(rows, columns).clone(),
         sentence_score=float(sentence[0]),
         settings=replace(encoded.settings, templates=None, redundant="empty_text"),
@@ -283,7 +287,7 @@ def redundancy_removed(
     span; there the redundant part is the projection onto the span of the empty text and of the mean of the
     tokens outside of the word.
 
-    Measured with the bundled CLIP on 200 drawn scenes (maps: of a word that names an object, a higher
+    Measured with the bundled CLIP on 200 synthetic scenes (maps: of a word that names an object, a higher
     contrast on this object than that of a word that names nothing; scores: a word that names an object above
     one that names nothing; both in percent of the pairs), plain 75.9 and 67.5, minus the empty text 74.4 and
     67.1, minus the mean of all tokens 75.9 and 59.4, class-set feature surgery over the tokens 75.6 and 62.8,

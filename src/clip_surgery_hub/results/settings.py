@@ -33,7 +33,7 @@ class Settings:
         size: short side in pixels that was asked for, None for the checkpoint's own.
         max_side: the longest side allowed in pixels, None for the default.
         interpolation: how the position embeddings were resized.
-        window: side of the sliding window in pixels, None for the whole picture at once.
+        window: side of the sliding window in pixels, None for the whole image at once.
         stride: step of the sliding window in pixels, None without a window.
         versions: package name -> version, of the installation that made it.
     """

@@ -1,7 +1,7 @@
-"""Promptable segmenters behind one question: a picture is encoded once, then asked for masks at points.
+"""Promptable segmentation models behind one interface: an image is encoded once, then prompted by points.
 
 Two packages are known: ``segment_anything``, whose predictor does everything itself, and the models of
-``transformers`` that take points. For the latter the way between a picture's pixels and the model's is here:
+``transformers`` that take points. For the latter the way between an image's pixels and the model's is here:
 SAM and SAM-HQ scale the long side to the model's and pad the short one below or to the right, SAM 2 and
 EdgeTAM stretch both sides to the model's square.
 """
@@ -19,33 +19,33 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from clip_surgery_hub.images.image_transform import Normalisation, to_pixels
+from clip_surgery_hub.images.image_transform import Normalization, to_pixels
 from clip_surgery_hub.results.explanation import Points
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Ask", "PointPredictor", "Sam", "SamAndProcessor", "check_sam", "encode_picture"]
+__all__ = ["Ask", "PointPredictor", "Sam", "SamAndProcessor", "check_sam", "encode_image"]
 
 Ask: TypeAlias = Callable[[Points], tuple[Tensor, Tensor]]
-"""Points of a picture -> candidate masks bool ``[M, H, W]`` and predicted scores ``[M]``, on the CPU."""
+"""Points of an image -> candidate masks bool ``[M, H, W]`` and predicted scores ``[M]``, on the CPU."""
 
-# Class of transformers -> whether it pads pictures to a square (True) or stretches them (False).
+# Class of transformers -> whether it pads images to a square (True) or stretches them (False).
 _PADS = {"SamModel": True, "SamHQModel": True, "Sam2Model": False, "EdgeTamModel": False}
-# What the published checkpoints of all four were trained with: the colours of ImageNet.
-_NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), Image.Resampling.BILINEAR)
+# What the published checkpoints of all four were trained with: the colors of ImageNet.
+_NORMALIZATION = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), Image.Resampling.BILINEAR)
 
 
 class PointPredictor(Protocol):
     """What is asked of ``segment_anything.SamPredictor``; any object with these two methods will do."""
 
     def set_image(self, image: np.ndarray) -> None:
-        """Encode a picture uint8 ``[H, W, 3]``, RGB."""
+        """Encode an image uint8 ``[H, W, 3]``, RGB."""
 
     def predict(
         self, *, point_coords: np.ndarray, point_labels: np.ndarray, multimask_output: bool
     ) -> tuple[Any, Any, Any]:
-        """Masks bool ``[M, H, W]`` at the picture's size, scores ``[M]``, and something more."""
+        """Masks bool ``[M, H, W]`` at the image's size, scores ``[M]``, and something more."""
 
 
 class SamAndProcessor(NamedTuple):
@@ -61,7 +61,7 @@ class SamAndProcessor(NamedTuple):
 
 
 Sam: TypeAlias = "PointPredictor | PreTrainedModel | tuple[PreTrainedModel, Any]"
-"""A segmenter that takes points, of either package."""
+"""A segmentation model that takes points, of either package."""
 
 
 def check_sam(sam: Any) -> None:
@@ -75,7 +75,7 @@ def check_sam(sam: Any) -> None:
     if _family(model) is not None:
         if model.training:
             raise ValueError(
-                f"The {type(model).__name__} is in training mode, where a picture's masks depend on chance "
+                f"The {type(model).__name__} is in training mode, where an image's masks depend on chance "
                 "and batch; call its eval() first."
             )
         return
@@ -92,31 +92,31 @@ def check_sam(sam: Any) -> None:
     raise TypeError(f"A {kind.__name__} cannot be asked for masks at points; {advice}.")
 
 
-def encode_picture(sam: Sam, picture: np.ndarray) -> Ask:
+def encode_image(sam: Sam, image: np.ndarray) -> Ask:
     """Run the image encoder once; what is returned can be asked any number of times.
 
-    Nothing is kept in ``sam``: a predictor still holds the picture that it held.
+    Nothing is kept in ``sam``: a predictor still holds the image that it held.
 
     Args:
-        sam: a segmenter that :func:`check_sam` lets pass.
-        picture: uint8 ``[H, W, 3]``, RGB.
+        sam: a segmentation model that :func:`check_sam` lets pass.
+        image: uint8 ``[H, W, 3]``, RGB.
 
     Returns:
-        A function of :class:`Points` in pixels of the picture (one point at least), see :data:`Ask`.
+        A function of :class:`Points` in pixels of the image (one point at least), see :data:`Ask`.
 
     Raises:
         ValueError: for a processor that does not belong to the model.
     """
     if isinstance(sam, tuple):
-        return _encode_with_transformers(sam[0], sam[1], picture)
+        return _encode_with_transformers(sam[0], sam[1], image)
     if _family(sam) is not None:
-        return _encode_with_transformers(sam, None, picture)
-    return _encode_with_predictor(sam, picture)
+        return _encode_with_transformers(sam, None, image)
+    return _encode_with_predictor(sam, image)
 
 
-def _encode_with_predictor(sam: Any, picture: np.ndarray) -> Ask:
-    predictor = copy(sam)  # shares the weights, not the picture that the caller may have set
-    predictor.set_image(picture)
+def _encode_with_predictor(sam: Any, image: np.ndarray) -> Ask:
+    predictor = copy(sam)  # shares the weights, not the image that the caller may have set
+    predictor.set_image(image)
 
     def ask(points: Points) -> tuple[Tensor, Tensor]:
         masks, scores, _ = predictor.predict(
@@ -127,14 +127,14 @@ def _encode_with_predictor(sam: Any, picture: np.ndarray) -> Ask:
     return ask
 
 
-def _encode_with_transformers(model: Any, processor: Any, picture: np.ndarray) -> Ask:
-    height, width = size = (picture.shape[0], picture.shape[1])
+def _encode_with_transformers(model: Any, processor: Any, image: np.ndarray) -> Ask:
+    height, width = size = (image.shape[0], image.shape[1])
     side, pads = int(model.config.prompt_encoder_config.image_size), bool(_family(model))
     if processor is None:
         inside = _fit(size, side) if pads else (side, side)
-        pixels = _padded(to_pixels(Image.fromarray(picture), inside, _NORMALISATION), side)
+        pixels = _padded(to_pixels(Image.fromarray(image), inside, _NORMALIZATION), side)
     else:
-        pixels, inside = _processed(processor, picture, model, side)
+        pixels, inside = _processed(processor, image, model, side)
     with torch.no_grad():
         embeddings = model.get_image_embeddings(pixels[None].to(model.device, model.dtype))
     encoded = {"image_embeddings": embeddings}
@@ -159,16 +159,16 @@ def _encode_with_transformers(model: Any, processor: Any, picture: np.ndarray) -
     return ask
 
 
-def _processed(processor: Any, picture: np.ndarray, model: Any, side: int) -> tuple[Tensor, tuple[int, int]]:
-    """What the processor makes of a picture: pixels ``[3, side, side]``, and the part that is not padding."""
+def _processed(processor: Any, image: np.ndarray, model: Any, side: int) -> tuple[Tensor, tuple[int, int]]:
+    """What the processor makes of an image: pixels ``[3, side, side]``, and the part that is not padding."""
     image_processor = getattr(processor, "image_processor", processor)
     # A copy, for torch warns of arrays that must not be written to, as those of an explanation are.
-    made = image_processor(images=picture.copy(), return_tensors="pt", input_data_format="channels_last")
+    made = image_processor(images=image.copy(), return_tensors="pt", input_data_format="channels_last")
     pixels = made["pixel_values"][0]
     pads = "reshaped_input_sizes" in made
     if pads != _family(model) or tuple(pixels.shape) != (3, side, side):
         raise ValueError(
-            f"The {type(processor).__name__} makes {'padded' if pads else 'stretched'} pictures of "
+            f"The {type(processor).__name__} makes {'padded' if pads else 'stretched'} images of "
             f"{pixels.shape[-2]} x {pixels.shape[-1]} pixels, the {type(model).__name__} takes "
             f"{'padded' if _family(model) else 'stretched'} ones of {side} x {side}; give the processor that "
             "was saved with the model, or the model alone."
@@ -178,7 +178,7 @@ def _processed(processor: Any, picture: np.ndarray, model: Any, side: int) -> tu
 
 
 def _family(model: Any) -> bool | None:
-    """Whether a model of transformers pads its pictures (else it stretches them); None for other objects."""
+    """Whether a model of transformers pads its images (else it stretches them); None for other objects."""
     for ancestor in type(model).__mro__:
         if ancestor.__name__ in _PADS and ancestor.__module__.startswith("transformers."):
             return _PADS[ancestor.__name__]
@@ -192,5 +192,5 @@ def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _padded(pixels: Tensor, side: int) -> Tensor:
-    """Pixels ``[3, h, w]`` with zeros (the mean colour) below and to the right: ``[3, side, side]``."""
+    """Pixels ``[3, h, w]`` with zeros (the mean color) below and to the right: ``[3, side, side]``."""
     return pad(pixels, (0, side - pixels.shape[2], 0, side - pixels.shape[1]))

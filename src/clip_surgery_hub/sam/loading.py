@@ -21,7 +21,7 @@ from clip_surgery_hub.sam.backends import Sam, SamAndProcessor
 __all__ = ["load_sam"]
 
 # What config.json calls a model -> the class of transformers that takes points. The video models hold the
-# weights of the picture models among their own.
+# weights of the image models among their own.
 _CLASSES = {
     "sam": "SamModel",
     "sam_hq": "SamHQModel",
@@ -40,7 +40,7 @@ _NORM_EPS = 1e-6
 def load_sam(
     source: str | Path, *, device: str | torch.device | None = None, revision: str | None = None
 ) -> Sam:
-    """Load a segmenter that ``masks`` can ask, in float32 and eval mode.
+    """Load a segmentation model that ``masks`` can ask, in float32 and eval mode.
 
     Args:
         source: a checkpoint file of the segment-anything package (``sam_vit_b_01ec64.pth``; of which kind it

@@ -1,4 +1,4 @@
-"""From text to points to masks: the points of an explanation prompt a segmenter such as SAM."""
+"""From text to points to masks: the points of an explanation prompt a segmentation model such as SAM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clip_surgery_hub.results.explanation import Explanation, Points
-from clip_surgery_hub.sam.backends import Sam, check_sam, encode_picture
+from clip_surgery_hub.sam.backends import Sam, check_sam, encode_image
 
 __all__ = ["Choice", "MaskResult", "mask_agreement", "masks", "masks_at"]
 
@@ -20,12 +20,12 @@ Choice = Literal["score", "agreement"]
 
 @dataclass(frozen=True, eq=False)
 class MaskResult:
-    """One mask per text (or list of points) of every picture.
+    """One mask per text (or list of points) of every image.
 
     Attributes:
-        masks: B tensors bool ``[T, H, W]``, each at its picture's own size.
-        scores: B tensors float32 ``[T]``: how good the segmenter itself takes the mask to be, an estimate of
-            its intersection over union. It says nothing of the text.
+        masks: B tensors bool ``[T, H, W]``, each at its image's own size.
+        scores: B tensors float32 ``[T]``: the segmentation model's own estimate of the mask's intersection
+            over union. It says nothing of the text.
         points: B tuples of T :class:`Points`: what was asked.
 
     A text without points (its map is alike everywhere) has an empty mask and score 0.
@@ -36,7 +36,7 @@ class MaskResult:
     points: tuple[tuple[Points, ...], ...]
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.masks)
 
 
@@ -51,13 +51,13 @@ def masks(
 ) -> MaskResult:
     """Masks of the texts: their points prompt SAM, which proposes some masks, of which one is taken.
 
-    This is the paper's text to points to masks, without training and without a click. The segmenter's image
-    encoder runs once per picture, however many texts there are, and not at all where none has points.
+    This is the paper's text to points to masks, without training and without a click. SAM's image encoder
+    runs once per image, however many texts there are, and not at all where none has points.
 
     Args:
-        explanation: what ``explain`` returned; it keeps the pictures.
+        explanation: what ``explain`` returned; it keeps the images.
         sam: a ``SamPredictor`` of ``segment_anything``; a ``SamModel``, ``SamHQModel``, ``Sam2Model`` or
-            ``EdgeTamModel`` of ``transformers`` (alone it gets its pictures as its published checkpoints do);
+            ``EdgeTamModel`` of ``transformers`` (alone it gets its images as its published checkpoints do);
             or such a model with its processor, as a pair. ``load_sam`` gives any of them.
         choose: "score" takes the mask of the highest predicted score, as published; "agreement" the one that
             agrees best with the heatmap (:func:`mask_agreement`), of equal ones that of the highest score:
@@ -65,17 +65,17 @@ def masks(
         threshold: see :meth:`Explanation.points`, in [0, 1].
         points: B lists of :class:`Points`, one per mask, in place of the explanation's own: corrected by
             hand, or of combined texts, ``[[one] for one in explanation.combined_points(["dog", "ball"])]``.
-            Their number may differ from T and between the pictures.
+            Their number may differ from T and between the images.
         heatmaps: B tensors ``[T, H, W]``, one map per mask, in place of the explanation's own; read by
             "agreement" only, which needs them wherever ``points`` are given.
 
     Returns:
-        A :class:`MaskResult`; with ``points``, T is the length of each picture's list.
+        A :class:`MaskResult`; with ``points``, T is the length of each image's list.
 
     Raises:
         TypeError: for a ``sam`` that cannot be asked for masks at points, or another kind of explanation.
         ValueError: for other choices, a threshold outside [0, 1], points or heatmaps that do not fit the
-            pictures, a model in training mode, or scores that are not finite.
+            images, a model in training mode, or scores that are not finite.
     """
     if not isinstance(explanation, Explanation):
         raise TypeError(
@@ -85,21 +85,21 @@ def masks(
         raise ValueError(f'choose must be "score" or "agreement", got {choose!r}.')
     check_sam(sam)
     asked = explanation.points(threshold) if points is None else points
-    _check_points(asked, explanation.pictures)
+    _check_points(asked, explanation.images)
     if choose == "agreement" and heatmaps is None and points is not None:
         raise ValueError(
             'choose="agreement" with points of your own needs the heatmap of each of them: give heatmaps=, '
             'B tensors [T, H, W], or choose="score".'
         )
     if heatmaps is not None:
-        _check_heatmaps(heatmaps, asked, explanation.pictures)
+        _check_heatmaps(heatmaps, asked, explanation.images)
     found = []
-    for number, (picture, prompts) in enumerate(zip(explanation.pictures, asked, strict=True)):
+    for number, (image, prompts) in enumerate(zip(explanation.images, asked, strict=True)):
         heat = None
         if choose == "agreement":
             heat = explanation[number].heatmaps()[0] if heatmaps is None else heatmaps[number]
-        proposed = _candidates(picture, prompts, sam)
-        found.append(_chosen(proposed, len(prompts), picture.shape[:2], heat))
+        proposed = _candidates(image, prompts, sam)
+        found.append(_chosen(proposed, len(prompts), image.shape[:2], heat))
     return MaskResult(
         masks=tuple(chosen for chosen, _ in found),
         scores=tuple(scores for _, scores in found),
@@ -108,7 +108,7 @@ def masks(
 
 
 def mask_agreement(candidates: Tensor, heatmap: Tensor) -> Tensor:
-    """How well each mask agrees with a heatmap: their correlation over the pixels of the picture.
+    """How well each mask agrees with a heatmap: their correlation over the pixels of the image.
 
     With the share p of pixels inside a mask, and the mean heat inside and outside of it, this is::
 
@@ -126,7 +126,7 @@ def mask_agreement(candidates: Tensor, heatmap: Tensor) -> Tensor:
         heatmap: ``[H, W]``.
 
     Returns:
-        Float64 ``[M]`` in [-1, 1]; 0 for a mask that is empty or covers the picture, and for a constant map:
+        Float64 ``[M]`` in [-1, 1]; 0 for a mask that is empty or covers the image, and for a constant map:
         there is nothing to agree on.
 
     Raises:
@@ -147,12 +147,12 @@ def mask_agreement(candidates: Tensor, heatmap: Tensor) -> Tensor:
 
 
 def masks_at(
-    picture: np.ndarray, points: Sequence[Points], sam: Sam, heatmaps: Tensor
+    image: np.ndarray, points: Sequence[Points], sam: Sam, heatmaps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The masks that both choices take at the same points of one picture, which SAM sees once.
+    """The masks that both choices take at the same points of one image, which SAM sees once.
 
     Args:
-        picture: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, 3]``.
         points: T of them.
         sam: see :func:`masks`.
         heatmaps: ``[T, H, W]``, of the points.
@@ -160,21 +160,21 @@ def masks_at(
     Returns:
         Masks bool ``[T, H, W]`` by "score" and by "agreement"; empty where there are no points.
     """
-    found = _candidates(picture, points, sam)
-    chosen = [_chosen(found, len(points), picture.shape[:2], heat)[0] for heat in (None, heatmaps)]
+    found = _candidates(image, points, sam)
+    chosen = [_chosen(found, len(points), image.shape[:2], heat)[0] for heat in (None, heatmaps)]
     return chosen[0], chosen[1]
 
 
-def _candidates(picture: np.ndarray, prompts: Sequence[Points], sam: Sam) -> dict[int, tuple[Tensor, Tensor]]:
+def _candidates(image: np.ndarray, prompts: Sequence[Points], sam: Sam) -> dict[int, tuple[Tensor, Tensor]]:
     """What SAM proposes, masks bool ``[M, H, W]`` and their scores ``[M]``, for each prompt with points."""
     with_points = [number for number, prompt in enumerate(prompts) if len(prompt.labels)]
     if not with_points:
         return {}
-    ask = encode_picture(sam, picture)
+    ask = encode_image(sam, image)
     found = {number: ask(prompts[number]) for number in with_points}
     if not all(predicted.isfinite().all() for _, predicted in found.values()):
         raise ValueError(
-            "The segmenter's scores are not finite. Half precision may have overflowed: use float32."
+            "The segmentation model's scores are not finite. Half precision may have overflowed: use float32."
         )
     return found
 
@@ -191,11 +191,11 @@ def _chosen(
     return chosen, scores
 
 
-def _check_points(asked: Sequence[Sequence[Points]], pictures: Sequence[np.ndarray]) -> None:
-    if len(asked) != len(pictures):
-        raise ValueError(f"points must hold one list per picture, got {len(asked)} for {len(pictures)}.")
-    for picture, prompts in zip(pictures, asked, strict=True):
-        height, width = picture.shape[:2]
+def _check_points(asked: Sequence[Sequence[Points]], images: Sequence[np.ndarray]) -> None:
+    if len(asked) != len(images):
+        raise ValueError(f"points must hold one list per image, got {len(asked)} for {len(images)}.")
+    for image, prompts in zip(images, asked, strict=True):
+        height, width = image.shape[:2]
         for prompt in prompts:
             if not isinstance(prompt, Points):
                 raise ValueError(
@@ -212,18 +212,18 @@ def _check_points(asked: Sequence[Sequence[Points]], pictures: Sequence[np.ndarr
                 )
             if not ((xy >= 0) & (xy < xy.new_tensor([width, height]))).all():
                 raise ValueError(
-                    f"Points must be x, y in pixels inside of the picture of {width} x {height}, "
+                    f"Points must be x, y in pixels inside of the image of {width} x {height}, "
                     f"got {xy.tolist()}."
                 )
 
 
 def _check_heatmaps(
-    heatmaps: Sequence[Tensor], asked: Sequence[Sequence[Points]], pictures: Sequence[np.ndarray]
+    heatmaps: Sequence[Tensor], asked: Sequence[Sequence[Points]], images: Sequence[np.ndarray]
 ) -> None:
-    if len(heatmaps) != len(pictures):
-        raise ValueError(f"heatmaps must be one tensor per picture, got {len(heatmaps)} for {len(pictures)}.")
-    for heat, prompts, picture in zip(heatmaps, asked, pictures, strict=True):
-        expected = [len(prompts), *picture.shape[:2]]
+    if len(heatmaps) != len(images):
+        raise ValueError(f"heatmaps must be one tensor per image, got {len(heatmaps)} for {len(images)}.")
+    for heat, prompts, image in zip(heatmaps, asked, images, strict=True):
+        expected = [len(prompts), *image.shape[:2]]
         if list(heat.shape) != expected:
             raise ValueError(
                 f"Each tensor of heatmaps must have shape [T, H, W] = {expected}, got {list(heat.shape)}."

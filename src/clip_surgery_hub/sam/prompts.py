@@ -1,6 +1,6 @@
-"""What a promptable segmenter is asked: points per text or combination of texts, none for absent ones.
+"""The prompts for SAM: points per text or combination of texts, none for absent texts.
 
-The heatmap of a combination goes with it, for the choice among the masks that the segmenter proposes.
+The heatmap of a combination goes with it, for the choice among the masks that SAM proposes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Prompt:
     Attributes:
         texts: the texts it shows, more than one where texts are combined.
         points: on any of the texts, and off them.
-        presence: of each text in the picture, None where it is not known.
+        presence: of each text in the image, None where it is not known.
     """
 
     texts: tuple[str, ...]
@@ -41,10 +41,10 @@ def prompts_of(
     keep_absent: bool = False,
     threshold: float = 0.8,
 ) -> list[Prompt]:
-    """The prompts for one picture; texts that do not seem to be in it are left out, with a warning each.
+    """The prompts for one image; texts that do not seem to be in it are left out, with a warning each.
 
     Args:
-        explanation: of one picture.
+        explanation: of one image.
         combinations: which texts each prompt is for; out of those that were explained.
         keep_absent: leave no text out.
         threshold: see :meth:`Explanation.points`.
@@ -54,12 +54,10 @@ def prompts_of(
         another prompt is for what is left of it.
 
     Raises:
-        ValueError: for an explanation of several pictures, or a text that was not explained.
+        ValueError: for an explanation of several images, or a text that was not explained.
     """
     if len(explanation) != 1:
-        raise ValueError(
-            f"prompts are made for one picture at a time, got {len(explanation)}: explanation[0]."
-        )
+        raise ValueError(f"prompts are made for one image at a time, got {len(explanation)}: explanation[0].")
     presence = None
     if explanation.presence is not None:
         presence = dict(zip(explanation.texts, explanation.presence[0].tolist(), strict=True))
@@ -73,7 +71,7 @@ def prompts_of(
         for text in combination:
             if text not in kept and presence is not None:
                 warnings.warn(
-                    f"{text!r} does not seem to be in the picture (presence {presence[text]:.2f}, "
+                    f"{text!r} does not seem to be in the image (presence {presence[text]:.2f}, "
                     f"{PRESENT} is asked for) and was left out; keep_absent=True (--keep-absent) keeps it.",
                     stacklevel=2,
                 )
@@ -98,19 +96,19 @@ def prompt_heatmaps(explanation: Explanation, prompts: Sequence[Prompt]) -> Tens
 
     A place belongs to "dog+ball" when it belongs to either. The maximum says so: each object has its own full
     heat. In the mean, an object has half of it, as much as a place that is lukewarm for both, and the heat of
-    one text on the ground counts against the object of the other. On 80 drawn scenes of three objects, for
-    all pairs of texts with the bundled CLIP, the maximum is warmer on both objects than elsewhere by 14% of
+    one text on the ground counts against the object of the other. On 80 synthetic scenes of three objects,
+    for all pairs of texts with the bundled CLIP, the maximum is warmer on both objects than elsewhere by 14% of
     its range and the mean by 7%; their correlations with the mask of both are 0.35 and 0.32.
 
     Args:
-        explanation: of the picture that the prompts are for.
+        explanation: of the image that the prompts are for.
         prompts: P of them, out of :func:`prompts_of`.
 
     Returns:
-        ``[P, H, W]`` in [0, 1] at the picture's own size.
+        ``[P, H, W]`` in [0, 1] at the image's own size.
 
     Raises:
-        ValueError: for an explanation of several pictures.
+        ValueError: for an explanation of several images.
     """
     (heatmaps,) = explanation.heatmaps()
     found = heatmaps.new_zeros(len(prompts), *heatmaps.shape[1:])

@@ -1,4 +1,4 @@
-"""Captions of drawn scenes, in several wordings: names, number, position, background."""
+"""Captions of synthetic scenes, in several wordings: names, number, position, background."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 _OPENINGS = (
     "",
     "",
-    "a picture of ",
+    "an image of ",
     "a photo of ",
     "there is ",
     "a scene with ",
@@ -103,7 +103,7 @@ def _opening(rng: np.random.Generator) -> str:
 def _position(scene: Scene, rng: np.random.Generator) -> str:
     """Two objects and how the first lies to the second, along the axis on which they are further apart."""
     first, second = rng.choice(len(scene.objects), 2, replace=False)
-    across, down = scene.centres[second] - scene.centres[first]
+    across, down = scene.centers[second] - scene.centers[first]
     if abs(across) > abs(down):
         relation = "to the left of" if across > 0 else "to the right of"
     else:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clip_surgery_hub.scenes.backgrounds import TRAINING, draw_background
-from clip_surgery_hub.scenes.look import Layer, Variation, place, recolour, redraw
+from clip_surgery_hub.scenes.look import Layer, Variation, place, recolor, redraw
 from clip_surgery_hub.scenes.sprites import load_sprites
 
 TRIES = 12
@@ -20,15 +20,15 @@ class World:
     """What may be drawn.
 
     Attributes:
-        size: height and width of the pictures in pixels.
-        objects: least and most objects in a picture.
-        scale: least and most length of an object's longer side, as a share of the picture's shorter side.
+        size: height and width of the images in pixels.
+        objects: least and most objects in an image.
+        scale: least and most length of an object's longer side, as a share of the image's shorter side.
         concepts: words of the objects that may appear; None for all of them.
         styles: drawing styles; None for all of them.
         backgrounds: words of the backgrounds that may appear.
         twins: probability that an object is of the same concept as the one before it.
         overlap: largest share of an earlier object that a later one may hide, where there is room.
-        plain: probability that the background's colours are turned at random and it is not named.
+        plain: probability that the background's colors are turned at random and it is not named.
         variation: how far the objects may depart from their icons.
     """
 
@@ -46,19 +46,19 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn picture and the truth about it.
+    """A drawn image and the truth about it.
 
     Attributes:
-        picture: uint8 [H, W, 3].
+        image: uint8 [H, W, 3].
         objects: the word of each object, in the order in which they were drawn (later ones lie on top).
-        centres: [K, 2] float64, x and y of each object's middle, as shares of width and height.
+        centers: [K, 2] float64, x and y of each object's middle, as shares of width and height.
         visible: [K, H, W] bool, the pixels where each object can be seen.
-        background: the background's word, or None where its colours were turned.
+        background: the background's word, or None where its colors were turned.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     objects: tuple[str, ...]
-    centres: NDArray[np.float64]
+    centers: NDArray[np.float64]
     visible: NDArray[np.bool_]
     background: str | None
 
@@ -76,14 +76,14 @@ class Scene:
 
 
 def draw_scene(seed: int | tuple[int, ...], world: World | None = None) -> Scene:
-    """Draw the scene of a seed: the same seed and world give the same picture everywhere.
+    """Draw the scene of a seed: the same seed and world give the same image everywhere.
 
     Objects and background draw from generators of their own, so the same seed in a world of other backgrounds
     shows the same objects at the same places.
 
     Args:
         seed: one or more non-negative integers, such as `(run, index)`.
-        world: what may be drawn; None for 64 x 64 pictures of three objects of 30 to 50% of the side.
+        world: what may be drawn; None for 64 x 64 images of three objects of 30 to 50% of the side.
 
     Raises:
         ValueError: if the world names an unknown background, style or concept.
@@ -93,7 +93,7 @@ def draw_scene(seed: int | tuple[int, ...], world: World | None = None) -> Scene
     height, width = world.size
     word, canvas = _draw_ground(world, ground_rng)
     names = _choose_concepts(world, rng)
-    centres = np.zeros((len(names), 2))
+    centers = np.zeros((len(names), 2))
     visible = np.zeros((len(names), height, width), bool)
     for index, name in enumerate(names):
         layer = _draw_object(name, world, rng)
@@ -103,9 +103,9 @@ def draw_scene(seed: int | tuple[int, ...], world: World | None = None) -> Scene
         canvas[there] = canvas[there] * (1 - layer[here][..., 3:]) + layer[here][..., :3]
         visible[:index, *there] &= ~shape[here]
         visible[index, *there] = shape[here]
-        centres[index] = (left + layer.shape[1] / 2) / width, (top + layer.shape[0] / 2) / height
-    picture = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
-    return Scene(picture, tuple(names), centres, visible, word)
+        centers[index] = (left + layer.shape[1] / 2) / width, (top + layer.shape[0] / 2) / height
+    image = np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8)
+    return Scene(image, tuple(names), centers, visible, word)
 
 
 def _choose_concepts(world: World, rng: np.random.Generator) -> list[str]:
@@ -128,7 +128,7 @@ def _draw_ground(world: World, rng: np.random.Generator) -> tuple[str | None, ND
     ground = draw_background(word, rng, *world.size)
     if rng.random() < world.plain:
         opaque = np.concatenate([ground, np.ones_like(ground[..., :1])], -1)
-        return None, recolour(opaque, Variation(colour=1.0), rng)[..., :3]
+        return None, recolor(opaque, Variation(color=1.0), rng)[..., :3]
     return word, ground
 
 
@@ -140,13 +140,13 @@ def _draw_object(name: str, world: World, rng: np.random.Generator) -> Layer:
         raise ValueError(f"no drawing style is named {style!r}; there are {', '.join(sprites.styles)}")
     side = rng.uniform(*world.scale) * min(world.size)
     layer = place(sprites.at_least(style, name, side), side, world.variation, rng)
-    return redraw(recolour(layer, world.variation, rng), world.variation, rng)
+    return redraw(recolor(layer, world.variation, rng), world.variation, rng)
 
 
 def _find_place(
     shape: NDArray[np.bool_], before: NDArray[np.bool_], overlap: float, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Top and left of an object, inside the picture where it fits, hiding little of those before it."""
+    """Top and left of an object, inside the image where it fits, hiding little of those before it."""
     height, width = before.shape[1:]
     areas = before.sum((1, 2))
     best, least = (0, 0), np.inf
@@ -167,7 +167,7 @@ def _find_place(
 def _overlap(
     corner: tuple[int, int], extent: tuple[int, ...], size: tuple[int, int]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where a rectangle at `corner` lies in a picture of `size`: slices of the picture and of itself."""
+    """Where a rectangle at `corner` lies in an image of `size`: slices of the image and of itself."""
     there, here = [], []
     for start, length, limit in zip(corner, extent, size, strict=True):
         first, last = max(start, 0), min(start + length, limit)

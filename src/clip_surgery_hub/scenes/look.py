@@ -1,7 +1,7 @@
-"""How one drawn object may look: turned, warped, mirrored, recoloured, redrawn with other strokes, blurred.
+"""How one drawn object may look: turned, warped, mirrored, recolored, redrawn with other strokes, blurred.
 
-Three icon styles are few. These changes spread them out, so that what is learned from the drawn world is the
-shape of a dog and not the palette of one icon set.
+Three icon styles are few. These changes spread them out, so that what is learned is the shape of a
+dog and not the palette of one icon set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Layer = NDArray[np.float32]
 WARP_CELLS = 3
 """A warp moves the corners of so many by so many cells of an object, and bends what lies between them."""
 
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+_GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class Variation:
         stretch: largest change of the aspect, 0.2 is 20% either way.
         warp: largest shift of a part against the rest, as a share of the object's side: other proportions.
         mirror: probability of a left-right flip.
-        colour: strength of the changes of hue, saturation, brightness and contrast, in [0, 1].
-        redraw: probability of each change of drawing manner: an outline, strokes, flat tones, shading, grey.
+        color: strength of the changes of hue, saturation, brightness and contrast, in [0, 1].
+        redraw: probability of each change of drawing manner: an outline, strokes, flat tones, shading, gray.
         blur: largest radius of a Gaussian blur, as a share of the object's side.
     """
 
@@ -40,7 +40,7 @@ class Variation:
     stretch: float = 0.1
     warp: float = 0.0
     mirror: float = 0.5
-    colour: float = 0.2
+    color: float = 0.2
     redraw: float = 0.0
     blur: float = 0.01
 
@@ -75,7 +75,7 @@ def _warped(
 ) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
     """Pillow's mesh of an affine map whose corners are moved by `shifts` [2, n + 1, n + 1] (x, y) pixels.
 
-    Neighbouring cells share their corners, so the picture stays in one piece.
+    Neighboring cells share their corners, so the image stays in one piece.
     """
     a, b, c, d, e, f = affine
     lines = np.linspace(0, extent, WARP_CELLS + 1).round().astype(int)
@@ -91,9 +91,9 @@ def _warped(
     return cells
 
 
-def recolour(layer: Layer, variation: Variation, rng: np.random.Generator) -> Layer:
-    """Change hue, saturation, brightness and contrast by one colour matrix drawn at random."""
-    strength = variation.colour
+def recolor(layer: Layer, variation: Variation, rng: np.random.Generator) -> Layer:
+    """Change hue, saturation, brightness and contrast by one color matrix drawn at random."""
+    strength = variation.color
     if strength == 0:
         return layer
     turn = rng.uniform(-np.pi, np.pi) * strength * rng.random()
@@ -105,11 +105,11 @@ def recolour(layer: Layer, variation: Variation, rng: np.random.Generator) -> La
         + root * sin * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
     )
     saturation = 1 + rng.uniform(-1, 1) * strength
-    matrix = (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _GREY) @ hue
+    matrix = (saturation * np.eye(3) + (1 - saturation) * np.ones((3, 1)) * _GRAY) @ hue
     contrast = 1 + rng.uniform(-0.7, 0.7) * strength
     offset = 0.5 * (1 - contrast) + rng.uniform(-0.4, 0.4) * strength
     tones = contrast * matrix * (1 + rng.uniform(-0.3, 0.3, (3, 1)) * strength)
-    return _with_colours(
+    return _with_colors(
         layer, layer[..., :3] @ tones.T.astype(np.float32) + np.float32(offset) * layer[..., 3:]
     )
 
@@ -123,37 +123,37 @@ def redraw(layer: Layer, variation: Variation, rng: np.random.Generator) -> Laye
 
 
 def flat_tones(layer: Layer, rng: np.random.Generator) -> Layer:
-    """Few levels of each colour, as poster and line artists fill."""
+    """Few levels of each color, as poster and line artists fill."""
     levels = float(rng.integers(2, 6))
     straight = layer[..., :3] / np.maximum(layer[..., 3:], 1e-3)
-    return _with_colours(layer, np.round(straight * levels) / levels * layer[..., 3:])
+    return _with_colors(layer, np.round(straight * levels) / levels * layer[..., 3:])
 
 
-def grey(layer: Layer, rng: np.random.Generator) -> Layer:
-    """No colour at all."""
-    return _with_colours(layer, (layer[..., :3] @ _GREY)[..., None] * np.ones(3))
+def gray(layer: Layer, rng: np.random.Generator) -> Layer:
+    """No color at all."""
+    return _with_colors(layer, (layer[..., :3] @ _GRAY)[..., None] * np.ones(3))
 
 
 def tint(layer: Layer, rng: np.random.Generator) -> Layer:
-    """One colour over everything."""
-    brightness = (layer[..., :3] @ _GREY)[..., None]
-    return _with_colours(layer, 0.5 * layer[..., :3] + 0.75 * brightness * rng.random(3))
+    """One color over everything."""
+    brightness = (layer[..., :3] @ _GRAY)[..., None]
+    return _with_colors(layer, 0.5 * layer[..., :3] + 0.75 * brightness * rng.random(3))
 
 
 def strokes(layer: Layer, rng: np.random.Generator) -> Layer:
     """Dark strokes where the brightness jumps, over paler fills."""
-    brightness = layer[..., :3] @ _GREY
+    brightness = layer[..., :3] @ _GRAY
     down = np.abs(np.diff(brightness, axis=0, prepend=brightness[:1]))
     across = np.abs(np.diff(brightness, axis=1, prepend=brightness[:, :1]))
     pale = rng.uniform(0, 0.9)
     ink = np.clip((down + across) * rng.uniform(2, 6), 0, 1)[..., None]
-    return _with_colours(layer, (layer[..., :3] * (1 - pale) + pale * layer[..., 3:]) * (1 - ink))
+    return _with_colors(layer, (layer[..., :3] * (1 - pale) + pale * layer[..., 3:]) * (1 - ink))
 
 
 def side_light(layer: Layer, rng: np.random.Generator) -> Layer:
     """Light from above or from the left."""
     ramp = np.linspace(rng.uniform(0.5, 1), rng.uniform(0.9, 1.3), layer.shape[0])
-    return _with_colours(
+    return _with_colors(
         layer, layer[..., :3] * (ramp[:, None, None] if rng.random() < 0.5 else ramp[:, None])
     )
 
@@ -161,17 +161,17 @@ def side_light(layer: Layer, rng: np.random.Generator) -> Layer:
 def outline(layer: Layer, rng: np.random.Generator) -> Layer:
     """A line around the whole object, mostly dark: the object on a wider copy of its silhouette."""
     width = 1 if layer.shape[0] < 40 else 2
-    colour = rng.uniform(0, 0.35, 3) if rng.random() < 0.7 else rng.random(3)
+    color = rng.uniform(0, 0.35, 3) if rng.random() < 0.7 else rng.random(3)
     alpha = Image.fromarray((np.pad(layer[..., 3], width) * 255).astype(np.uint8))
     wider = np.asarray(alpha.filter(ImageFilter.MaxFilter(2 * width + 1)), np.float32)[..., None] / 255
     inner = np.pad(layer, ((width, width), (width, width), (0, 0)))
-    behind = np.concatenate([wider * colour, wider], -1)
+    behind = np.concatenate([wider * color, wider], -1)
     return (inner + behind * (1 - inner[..., 3:])).astype(np.float32)
 
 
 _MANNERS: tuple[tuple[float, Callable[[Layer, np.random.Generator], Layer]], ...] = (
     (1.0, flat_tones),
-    (0.6, grey),
+    (0.6, gray),
     (0.5, tint),
     (0.6, strokes),
     (1.0, side_light),
@@ -179,7 +179,7 @@ _MANNERS: tuple[tuple[float, Callable[[Layer, np.random.Generator], Layer]], ...
 )
 
 
-def _with_colours(layer: Layer, colours: NDArray[np.floating]) -> Layer:
-    """The layer with other (premultiplied) colours, cut to what its alpha allows."""
+def _with_colors(layer: Layer, colors: NDArray[np.floating]) -> Layer:
+    """The layer with other (premultiplied) colors, cut to what its alpha allows."""
     alpha = layer[..., 3:]
-    return np.concatenate([np.clip(colours, 0, alpha), alpha], -1, dtype=np.float32)
+    return np.concatenate([np.clip(colors, 0, alpha), alpha], -1, dtype=np.float32)

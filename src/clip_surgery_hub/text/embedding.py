@@ -69,7 +69,7 @@ def class_names(name: str) -> tuple[str, ...]:
 
 
 def reference_words() -> tuple[str, ...]:
-    """Common things of many kinds: what a text is compared with to tell whether a picture shows it at all."""
+    """Common things of many kinds: what a text is compared with to tell whether an image shows it at all."""
     return tuple(_prompts()["reference_words"])
 
 
@@ -193,7 +193,7 @@ def _prompt_ids(
 ) -> list[list[int]]:
     """Token ids of every text in every template, texts outermost, each within the context."""
     limit = context_length(model, tokenizer)
-    ids = _tokenise(tokenizer, [template.replace("{}", text) for text in texts for template in templates])
+    ids = _tokenize(tokenizer, [template.replace("{}", text) for text in texts for template in templates])
     longest = max(range(len(ids)), key=lambda number: len(ids[number]))
     if len(ids[longest]) > limit and not truncate:
         text, template = texts[longest // len(templates)], templates[longest % len(templates)]
@@ -205,7 +205,7 @@ def _prompt_ids(
     return [prompt if len(prompt) <= limit else _cut(prompt, limit, tokenizer) for prompt in ids]
 
 
-def _tokenise(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
+def _tokenize(tokenizer: Any, prompts: list[str]) -> list[list[int]]:
     encoded = tokenizer(prompts, padding=False, truncation=False, return_attention_mask=False, verbose=False)
     return [list(ids) for ids in encoded["input_ids"]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 __all__ = ["read_known_words", "unseen_words"]
 
-# Words that say nothing about what is in a picture.
+# Words that say nothing about what is in an image.
 _SMALL_WORDS = frozenset("a an the of in on at with and".split())
 
 

@@ -119,7 +119,7 @@ def words_of(caption: str, tokens: Sequence[Token]) -> tuple[Word, ...]:
     part. In scripts without spaces, what a token holds is a word.
 
     Args:
-        caption: what was tokenised.
+        caption: what was tokenized.
         tokens: of `tokens_of`.
     """
     units = [match.span() for match in _UNIT.finditer("".join(map(_kind, caption)))]
@@ -165,7 +165,7 @@ def _kind(sign: str) -> str:
         return "S"
     if sign == "\N{ZERO WIDTH JOINER}":
         return "J"
-    if unicodedata.category(sign).startswith("M") or 0x1F3FB <= number <= 0x1F3FF:  # skin colours of emoji
+    if unicodedata.category(sign).startswith("M") or 0x1F3FB <= number <= 0x1F3FF:  # skin colors of emoji
         return "M"
     if 0x1F1E6 <= number <= 0x1F1FF:  # two of them make a flag
         return "R"

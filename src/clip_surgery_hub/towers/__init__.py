@@ -1,4 +1,4 @@
-"""Vision towers: one file per family of blocks, each with `find_towers`, `refusal` and `IN_WORDS`.
+"""Vision towers: one file per family of blocks, each with `find_towers`, `refusal` and `DESCRIPTION`.
 
 To add a family, write its file and name it in `FAMILY_FILES`.
 """
@@ -6,9 +6,9 @@ To add a family, write its file and name it in `FAMILY_FILES`.
 from torch import nn
 
 from clip_surgery_hub.towers import clip, siglip, timm_eva, timm_resnet, timm_vit
-from clip_surgery_hub.towers.tower import Operation, Tower
+from clip_surgery_hub.towers.tower import Surgery, Tower
 
-__all__ = ["FAMILY_FILES", "Operation", "Tower", "find_tower"]
+__all__ = ["FAMILY_FILES", "Surgery", "Tower", "find_tower"]
 
 FAMILY_FILES = (clip, siglip, timm_vit, timm_eva, timm_resnet)
 
@@ -22,7 +22,7 @@ def find_tower(model: nn.Module) -> Tower:
         TypeError: when `model` has no tower of a known family, more than one, or a head that reads the
             patch tokens which surgery replaces. The message names what was found and what is supported.
     """
-    supported = "; ".join(file.IN_WORDS for file in FAMILY_FILES)
+    supported = "; ".join(file.DESCRIPTION for file in FAMILY_FILES)
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a torch.nn.Module, got {type(model).__name__}; supported are {supported}")
     for file in FAMILY_FILES:

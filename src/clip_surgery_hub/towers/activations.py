@@ -20,7 +20,7 @@ from clip_surgery_hub.towers.tower import Tower
 
 
 @dataclass
-class Record:
+class BlockActivations:
     """The activations of one call; the lists are by block, first to last.
 
     Attributes:
@@ -50,15 +50,15 @@ def clip_tower(tower: Tower) -> ClipTower:
 
 
 @contextmanager
-def recorded_output(tower: ClipTower) -> Iterator[Record]:
-    """A context in which one call of `tower` is heard; its record holds `final` of the original path only.
+def recorded_output(tower: ClipTower) -> Iterator[BlockActivations]:
+    """A context in which one call of `tower` is recorded; its record holds `final` of the original path only.
 
     Raises:
-        RuntimeError: on exit, when not exactly one call was heard.
+        RuntimeError: on exit, when not exactly one call was recorded.
     """
-    record = Record()
+    record = BlockActivations()
     with ExitStack() as hooks:
-        _listen(tower.blocks[-1], lambda _kwargs, _args, output: record.final.append(output), hooks)
+        _install_hook(tower.blocks[-1], lambda _kwargs, _args, output: record.final.append(output), hooks)
         yield record
     if len(record.final) != 1:
         raise RuntimeError(
@@ -68,21 +68,21 @@ def recorded_output(tower: ClipTower) -> Iterator[Record]:
 
 
 @contextmanager
-def recorded_blocks(tower: ClipTower) -> Iterator[Record]:
-    """A context in which one call of `tower` is heard; its record is complete, whatever the method.
+def recorded_blocks(tower: ClipTower) -> Iterator[BlockActivations]:
+    """A context in which one call of `tower` is recorded; its record is complete, whatever the method.
 
     Raises:
-        RuntimeError: on exit, when not exactly one call was heard.
+        RuntimeError: on exit, when not exactly one call was recorded.
     """
     with recorded_output(tower) as record, ExitStack() as hooks:
         for block in tower.blocks:
-            _listen(block.get_submodule("self_attn"), _hear_attention(record), hooks)
-            _listen(block.get_submodule("mlp"), _hear_mlp(record), hooks)
+            _install_hook(block.get_submodule("self_attn"), _record_attention(record), hooks)
+            _install_hook(block.get_submodule("mlp"), _record_mlp(record), hooks)
         yield record
 
 
 def attention_weights(
-    tower: ClipTower, record: Record, index: int, compared: tuple[str, str], tokens: Tensor
+    tower: ClipTower, record: BlockActivations, index: int, compared: tuple[str, str], tokens: Tensor
 ) -> Tensor:
     """How some tokens attend to all tokens in a block: `softmax_m(scale * a_n . b_m)` per head.
 
@@ -103,7 +103,7 @@ def attention_weights(
     return weights.cpu()
 
 
-def value_attended(tower: ClipTower, record: Record, index: int) -> Tensor:
+def value_attended(tower: ClipTower, record: BlockActivations, index: int) -> Tensor:
     """What value-value attention would add to the patches in a block, `W_o softmax(scale VV') V + b_o`.
 
     Args:
@@ -149,29 +149,29 @@ def direct_contribution(tower: ClipTower, update: Tensor) -> Tensor:
     return read(update) - read(torch.zeros_like(update[:, :1]))
 
 
-def _hear_attention(record: Record) -> Callable[..., None]:
-    def hear(kwargs: dict[str, Any], args: tuple[Any, ...], output: Any) -> None:
+def _record_attention(record: BlockActivations) -> Callable[..., None]:
+    def record_call(kwargs: dict[str, Any], args: tuple[Any, ...], output: Any) -> None:
         record.normed.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
         record.attended.append(output[0])
 
-    return hear
+    return record_call
 
 
-def _hear_mlp(record: Record) -> Callable[..., None]:
-    def hear(kwargs: dict[str, Any], args: tuple[Any, ...], output: Tensor) -> None:
+def _record_mlp(record: BlockActivations) -> Callable[..., None]:
+    def record_call(kwargs: dict[str, Any], args: tuple[Any, ...], output: Tensor) -> None:
         # A method may send the new path through the MLP too, after the block itself has done so.
         if len(record.fed) < len(record.attended):
             record.fed.append(output)
 
-    return hear
+    return record_call
 
 
-def _listen(module: nn.Module, hook: Callable[..., None], hooks: ExitStack) -> None:
+def _install_hook(module: nn.Module, hook: Callable[..., None], hooks: ExitStack) -> None:
     """Call `hook` after each call of `module` from this thread, for as long as `hooks` lasts."""
     thread = get_ident()
 
-    def heard(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def hook_of_thread(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if get_ident() == thread:
             hook(kwargs, args, output)
 
-    hooks.callback(module.register_forward_hook(heard, with_kwargs=True).remove)
+    hooks.callback(module.register_forward_hook(hook_of_thread, with_kwargs=True).remove)

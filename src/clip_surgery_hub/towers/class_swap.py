@@ -42,9 +42,9 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 
 def change_classes(changes: Mapping[nn.Module, type[nn.Module]], rollback: ExitStack) -> None:
     """Give each module its new class, in order; the way back is on `rollback` before each change."""
-    for module, operated in changes.items():
+    for module, modified in changes.items():
         rollback.callback(setattr, module, "__class__", type(module))
-        module.__class__ = operated
+        module.__class__ = modified
 
 
 def restore_classes(modules: Iterable[nn.Module]) -> None:
@@ -53,9 +53,9 @@ def restore_classes(modules: Iterable[nn.Module]) -> None:
     Raises:
         RuntimeError: when something has put a forward of its own on one of these; then none is changed.
     """
-    operated = [module for module in modules if "plain" in vars(type(module))]
-    refuse_replaced_forward(*operated)
-    for module in operated:
+    modified = [module for module in modules if "plain" in vars(type(module))]
+    refuse_replaced_forward(*modified)
+    for module in modified:
         module.__class__ = plain_class(module)
 
 

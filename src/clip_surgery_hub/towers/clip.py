@@ -18,17 +18,17 @@ from clip_surgery_hub.towers.class_swap import (
     remove_hooks,
     restore_classes,
 )
-from clip_surgery_hub.towers.clip_families import FAMILIES, IN_WORDS, REFUSED, SUPPORTED, Family
-from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower, check_interpolation
+from clip_surgery_hub.towers.clip_families import DESCRIPTION, FAMILIES, REFUSED, SUPPORTED, Family
+from clip_surgery_hub.towers.tower import Interpolation, Surgery, Tower, check_interpolation
 from clip_surgery_hub.towers.transformers_models import (
-    holders,
     modeling,
+    parents,
     refuse_replaced_parts,
-    refuse_unknown_holders,
-    zoo_class,
+    refuse_unknown_parents,
+    transformers_class,
 )
 
-__all__ = ["IN_WORDS", "ClipTower", "find_towers", "refusal"]
+__all__ = ["DESCRIPTION", "ClipTower", "find_towers", "refusal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +45,8 @@ class ClipTower(Tower):
     projection: nn.Module | None
     family: Family
 
-    def operate(self, operation: Operation, rollback: ExitStack) -> None:
-        """Change the classes of the operated attention modules, then that of the encoder.
+    def apply(self, surgery: Surgery, rollback: ExitStack) -> None:
+        """Change the classes of the modified attention modules, then that of the encoder.
 
         The encoder comes last, so that a call from another thread is either plain or under surgery.
 
@@ -55,20 +55,18 @@ class ClipTower(Tower):
         """
         from clip_surgery_hub.towers.clip_blocks import add_patch_grid
 
-        attentions: list[Any] = [
-            block.self_attn for block in self.blocks[len(self.blocks) - operation.depth :]
-        ]
+        attentions: list[Any] = [block.self_attn for block in self.blocks[len(self.blocks) - surgery.depth :]]
         refuse_replaced_forward(self.encoder, *attentions)
         attention, encoder = map(surgery_class, (self.family.attention, self.family.encoder))
-        if _wants_grid(operation):
+        if _wants_grid(surgery):
             handle = self.vision.register_forward_pre_hook(add_patch_grid, with_kwargs=True)
             rollback.callback(handle.remove)
         rollback.callback(vars(self.encoder).pop, "surgery", None)
-        vars(self.encoder)["surgery"] = operation
+        vars(self.encoder)["surgery"] = surgery
         change_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
 
     def restore(self) -> None:
-        """Give the encoder and the operated attention modules their classes back.
+        """Give the encoder and the modified attention modules their classes back.
 
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
@@ -112,26 +110,26 @@ class ClipTower(Tower):
             tokens: Tensor = self.vision(pixel_values, interpolate_pos_encoding=True).last_hidden_state
             return tokens
         hidden = self._embedded(pixel_values, interpolation)
-        for_method = {"patch_grid": grid} if _wants_grid(self.operation) else {}
+        for_method = {"patch_grid": grid} if _wants_grid(self.surgery) else {}
         tokens = self.encoder(inputs_embeds=hidden, **for_method).last_hidden_state
         return tokens
 
     def encode_all(
         self,
         pixel_values: Tensor,
-        operations: Sequence[Operation],
+        surgeries: Sequence[Surgery],
         *,
         interpolation: Interpolation = "bilinear",
     ) -> list[Tensor]:
         """All readings from one pass of the original path; see `Tower.encode_all`."""
-        from clip_surgery_hub.towers.many_methods import all_readings
+        from clip_surgery_hub.towers.many_methods import tokens_of_methods
 
         self.check_plain()
         check_interpolation(interpolation)
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         hidden = self._embedded(pixel_values, interpolation)
         eager = modeling(self.family.package).eager_attention_forward
-        found = all_readings(self.blocks, hidden, grid, operations, eager=eager)
+        found = tokens_of_methods(self.blocks, hidden, grid, surgeries, eager=eager)
         return [self.embed(tokens) for tokens in found]
 
     @property
@@ -168,13 +166,13 @@ def find_towers(model: nn.Module) -> dict[str, Tower]:
         path: _tower(model, path, module, family)
         for path, module in model.named_modules()
         for family in FAMILIES
-        if zoo_class(module) == family.vision
+        if transformers_class(module) == family.vision
     }
 
 
 def refusal(module: nn.Module) -> str | None:
-    """Why `module` cannot be operated on, when it is one of the models refused by name."""
-    name = zoo_class(module)
+    """Why `module` cannot be modified, when it is one of the models refused by name."""
+    name = transformers_class(module)
     return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
 
 
@@ -204,13 +202,13 @@ def _make_class(family: Family, name: str) -> type[nn.Module]:
 
 
 def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTower:
-    zoo = modeling(family.package)
+    transformers_models = modeling(family.package)
     attentions = [f"encoder.layers.{index}.self_attn" for index in range(len(vision.encoder.layers))]
-    classes = {"encoder": getattr(zoo, family.encoder)}
-    classes |= dict.fromkeys(attentions, getattr(zoo, family.attention))
+    classes = {"encoder": getattr(transformers_models, family.encoder)}
+    classes |= dict.fromkeys(attentions, getattr(transformers_models, family.attention))
     refuse_replaced_parts(vision, family.vision, classes)
-    refuse_unknown_holders(model, path, family.vision, SUPPORTED)
-    projections = [getattr(holder, "visual_projection", None) for holder in holders(model, path)]
+    refuse_unknown_parents(model, path, family.vision, SUPPORTED)
+    projections = [getattr(parent, "visual_projection", None) for parent in parents(model, path)]
     return ClipTower(
         name=family.vision,
         vision=vision,
@@ -230,5 +228,5 @@ def _pre_norm(vision: Any) -> nn.Module:
     return norm
 
 
-def _wants_grid(operation: Operation | None) -> bool:
-    return operation is not None and "grid" in operation.method.arguments
+def _wants_grid(surgery: Surgery | None) -> bool:
+    return surgery is not None and "grid" in surgery.method.arguments

@@ -1,7 +1,7 @@
 """Two paths through the last blocks of a CLIP encoder of transformers.
 
 The original path runs as transformers wrote it. The new path of the patch tokens is accumulated beside it:
-the encoder hands each operated block a `NewPath`, which travels as a keyword argument through the block into
+the encoder hands each modified block a `NewPath`, which travels as a keyword argument through the block into
 its attention, where the queries, keys and values are; the attention leaves the update of the patch tokens
 in it. So blocks are called as the modules they are (with their hooks and their gradient checkpointing),
 nothing is kept on a module between calls, and threads do not meet.
@@ -20,14 +20,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clip_surgery_hub.methods import Method
-from clip_surgery_hub.towers.tower import Grid, NewPath, Operation
+from clip_surgery_hub.towers.tower import Grid, NewPath, Surgery
 
 #: Hooks of this module record hidden states and attentions, and are left in place once installed.
 CAPTURE = "transformers.utils.output_capturing"
 
-if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make_surgery_class`
+if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap.make_surgery_class`
 
-    class Attention(nn.Module):
+    class ClipAttention(nn.Module):
         """What the attention classes of transformers' CLIPs have in common."""
 
         config: Any
@@ -46,10 +46,10 @@ if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make
         config: Any
         layers: nn.ModuleList
 else:
-    Attention = Encoder = nn.Module
+    ClipAttention = Encoder = nn.Module
 
 
-class AttentionWithSurgery(Attention):
+class AttentionWithSurgery(ClipAttention):
     """Goes before an attention class of transformers and computes the new path's update when asked to."""
 
     def forward(
@@ -92,7 +92,7 @@ class AttentionWithSurgery(Attention):
 class EncoderWithSurgery(Encoder):
     """Goes before an encoder class of transformers; its attribute `surgery` tells what it is under."""
 
-    surgery: Operation
+    surgery: Surgery
 
     def forward(
         self,
@@ -160,14 +160,14 @@ def moved_on(block: Any, method: Method, patches: Tensor, update: Tensor) -> Ten
     return patches + block.mlp(block.layer_norm2(patches)) if method.mlp else patches
 
 
-def split_heads(attention: Attention, projected: Tensor) -> Tensor:
+def split_heads(attention: ClipAttention, projected: Tensor) -> Tensor:
     """`[B, tokens, width]` to `[B, heads, tokens, head_dim]`."""
     batch, tokens, _ = projected.shape
     return projected.view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
 
 
 def attend_with_updates(
-    attention: Attention,
+    attention: ClipAttention,
     methods: Sequence[Method],
     grid: Grid | None,
     normed: Tensor,
@@ -217,7 +217,7 @@ def attend_with_updates(
 
 
 def patch_update(
-    attention: Attention,
+    attention: ClipAttention,
     method: Method,
     grid: Grid | None,
     normed: Tensor,
@@ -236,14 +236,14 @@ def patch_update(
         prefix: how many tokens are before the patches.
     """
     offered = {**heads, "normed": normed, "scale": attention.scale, "grid": grid}
-    assert method.mix is not None  # a method without mix operates on no block
+    assert method.mix is not None  # a method without mix modifies no block
     mixed = method.mix(**{name: offered[name] for name in method.arguments})
     update: Tensor = attention.out_proj(mixed[:, :, prefix:].transpose(1, 2).flatten(2))
     return update
 
 
 def update_from_input(
-    attention: Attention,
+    attention: ClipAttention,
     method: Method,
     grid: Grid | None,
     norm: nn.Module,

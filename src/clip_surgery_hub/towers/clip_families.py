@@ -13,7 +13,7 @@ class Family:
         encoder: runs the blocks.
         block: `layer_norm1`, `self_attn`, `layer_norm2`, `mlp`.
         attention: `q_proj`, `k_proj`, `v_proj`, `out_proj`.
-        holders: the models that hold the tower and read nothing of it that surgery changes.
+        parents: the models that hold the tower and read nothing of it that surgery changes.
     """
 
     package: str
@@ -21,7 +21,7 @@ class Family:
     encoder: str
     block: str
     attention: str
-    holders: tuple[str, ...]
+    parents: tuple[str, ...]
 
 
 FAMILIES = (
@@ -31,7 +31,7 @@ FAMILIES = (
         encoder="CLIPEncoder",
         block="CLIPEncoderLayer",
         attention="CLIPAttention",
-        holders=("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
+        parents=("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"),
     ),
     Family(
         package="metaclip_2",
@@ -39,7 +39,7 @@ FAMILIES = (
         encoder="MetaClip2Encoder",
         block="MetaClip2EncoderLayer",
         attention="MetaClip2Attention",
-        holders=("MetaClip2Model", "MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
+        parents=("MetaClip2Model", "MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
     ),
     Family(
         package="altclip",
@@ -47,7 +47,7 @@ FAMILIES = (
         encoder="AltCLIPEncoder",
         block="AltCLIPEncoderLayer",
         attention="AltCLIPAttention",
-        holders=("AltCLIPModel", "AltCLIPVisionModel"),
+        parents=("AltCLIPModel", "AltCLIPVisionModel"),
     ),
     Family(
         package="chinese_clip",
@@ -55,7 +55,7 @@ FAMILIES = (
         encoder="ChineseCLIPVisionEncoder",
         block="ChineseCLIPVisionLayer",
         attention="ChineseCLIPVisionAttention",
-        holders=("ChineseCLIPModel", "ChineseCLIPVisionModel"),
+        parents=("ChineseCLIPModel", "ChineseCLIPVisionModel"),
     ),
     Family(
         package="clipseg",
@@ -63,7 +63,7 @@ FAMILIES = (
         encoder="CLIPSegEncoder",
         block="CLIPSegEncoderLayer",
         attention="CLIPSegAttention",
-        holders=("CLIPSegModel", "CLIPSegVisionModel", "CLIPSegForImageSegmentation"),
+        parents=("CLIPSegModel", "CLIPSegVisionModel", "CLIPSegForImageSegmentation"),
     ),
     Family(
         package="owlvit",
@@ -71,7 +71,7 @@ FAMILIES = (
         encoder="OwlViTEncoder",
         block="OwlViTEncoderLayer",
         attention="OwlViTAttention",
-        holders=("OwlViTModel", "OwlViTVisionModel", "OwlViTVisionTransformer"),
+        parents=("OwlViTModel", "OwlViTVisionModel", "OwlViTVisionTransformer"),
     ),
     Family(
         package="owlv2",
@@ -79,12 +79,12 @@ FAMILIES = (
         encoder="Owlv2Encoder",
         block="Owlv2EncoderLayer",
         attention="Owlv2Attention",
-        holders=("Owlv2Model", "Owlv2VisionModel", "Owlv2VisionTransformer"),
+        parents=("Owlv2Model", "Owlv2VisionModel", "Owlv2VisionTransformer"),
     ),
 )
 
 #: Models of transformers that take a tower of any family and read only its hidden states or its CLS.
-GUESTS = (
+WRAPPERS = (
     "LlavaModel",
     "LlavaForConditionalGeneration",
     "LlavaNextModel",
@@ -98,11 +98,11 @@ GUESTS = (
     "VisionTextDualEncoderModel",
 )
 
-SUPPORTED = (*(name for family in FAMILIES for name in family.holders), *GUESTS)
+SUPPORTED = (*(name for family in FAMILIES for name in family.parents), *WRAPPERS)
 
 #: `SUPPORTED` in words that fit into a message.
-IN_WORDS = (
-    f"{', '.join(family.holders[0] for family in FAMILIES)} of transformers and their vision models, and "
+DESCRIPTION = (
+    f"{', '.join(family.parents[0] for family in FAMILIES)} of transformers and their vision models, and "
     "LLaVA and VisionTextDualEncoder models with one of these as their tower"
 )
 
@@ -112,7 +112,7 @@ _MESSAGES = "its blocks pass messages between the frames of a video, so they are
 _TWO_TOWERS = "it holds two vision towers: pass one of them by itself, image_tower or video_tower"
 _GROUPS = "its blocks merge the patches into groups and have no CLS token, so they are not CLIP's blocks"
 
-#: Models that are near to CLIP, but cannot be operated on, and why.
+#: Models that are near to CLIP, but cannot be modified, and why.
 REFUSED = {
     "CLIPForImageClassification": _CLASSIFIER,
     "MetaClip2ForImageClassification": _CLASSIFIER,

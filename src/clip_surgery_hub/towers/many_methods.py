@@ -18,50 +18,50 @@ from clip_surgery_hub.towers.clip_blocks import (
     moved_on,
     update_from_input,
 )
-from clip_surgery_hub.towers.tower import Grid, Operation
+from clip_surgery_hub.towers.tower import Grid, Surgery
 
 
-def all_readings(
+def tokens_of_methods(
     blocks: nn.ModuleList,
     tokens: Tensor,
     grid: Grid,
-    operations: Sequence[Operation],
+    surgeries: Sequence[Surgery],
     *,
     eager: Callable[..., Any],
 ) -> list[Tensor]:
-    """The last hidden state under each operation.
+    """The last hidden state under each surgery.
 
     Args:
         blocks: plain blocks of CLIP, first to last.
         tokens: before the first block, `[B, 1+N, width]`, CLS first.
         grid: the patch grid (rows, columns).
-        operations: methods and depths, in any number and order.
+        surgeries: methods and depths, in any number and order.
         eager: the blocks' attention where no other implementation was chosen.
 
     Returns:
-        `[B, 1+N, width]` per operation, as a tower under that operation gives it: CLS of the original path,
+        `[B, 1+N, width]` per surgery, as a tower under that surgery gives it: CLS of the original path,
         patches of the new one.
     """
-    starts = [len(blocks) - operation.depth for operation in operations]
-    original, paths = tokens, [tokens[:, 1:]] * len(operations)
+    starts = [len(blocks) - surgery.depth for surgery in surgeries]
+    original, paths = tokens, [tokens[:, 1:]] * len(surgeries)
     for index, block in enumerate(blocks):
         reading = [number for number, start in enumerate(starts) if start <= index]
         for number in reading:
             if starts[number] == index:
                 paths[number] = original[:, 1:]
         # Depths of one method share what a block adds.
-        methods = {operations[number].method.name: operations[number].method for number in reading}
-        last_for_cls = index == len(blocks) - 1 and len(reading) == len(operations)
+        methods = {surgeries[number].method.name: surgeries[number].method for number in reading}
+        last_for_cls = index == len(blocks) - 1 and len(reading) == len(surgeries)
         original, updates = _block(
             block, original, list(methods.values()), grid, cls_only=last_for_cls, eager=eager
         )
         added = dict(zip(methods, updates, strict=True))
         for number in reading:
-            method = operations[number].method
+            method = surgeries[number].method
             paths[number] = moved_on(block, method, paths[number], added[method.name])
     return [
-        cat([original[:, :1], original[:, 1:] if operation.depth == 0 else path], dim=1)
-        for operation, path in zip(operations, paths, strict=True)
+        cat([original[:, :1], original[:, 1:] if surgery.depth == 0 else path], dim=1)
+        for surgery, path in zip(surgeries, paths, strict=True)
     ]
 
 

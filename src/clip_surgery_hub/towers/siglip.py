@@ -25,22 +25,22 @@ from clip_surgery_hub.towers.class_swap import (
     remove_hooks,
     restore_classes,
 )
-from clip_surgery_hub.towers.clip_families import GUESTS
-from clip_surgery_hub.towers.tower import Interpolation, Operation, Tower
+from clip_surgery_hub.towers.clip_families import WRAPPERS
+from clip_surgery_hub.towers.tower import Interpolation, Surgery, Tower
 from clip_surgery_hub.towers.transformers_models import (
-    holders,
     modeling,
+    parents,
     refuse_replaced_parts,
-    refuse_unknown_holders,
-    zoo_class,
+    refuse_unknown_parents,
+    transformers_class,
 )
 
-__all__ = ["IN_WORDS", "REFUSED", "SUPPORTED", "SiglipTower", "find_towers", "refusal"]
+__all__ = ["DESCRIPTION", "REFUSED", "SUPPORTED", "SiglipTower", "find_towers", "refusal"]
 
 #: Models that hold the tower and read nothing of it that surgery changes.
-SUPPORTED = ("SiglipModel", "SiglipVisionModel", *GUESTS)
+SUPPORTED = ("SiglipModel", "SiglipVisionModel", *WRAPPERS)
 
-IN_WORDS = (
+DESCRIPTION = (
     "SiglipModel of transformers and its vision model, with checkpoints of SigLIP and the fixed resolutions "
     "of SigLIP 2"
 )
@@ -49,10 +49,10 @@ _CLASSIFIER = "its classifier averages the patch tokens of last_hidden_state, wh
 _NAFLEX = (
     "the NaFlex checkpoints of SigLIP 2 take patches of many aspect ratios with a mask, not pixels: take a "
     "checkpoint of fixed resolution, such as google/siglip2-base-patch16-224, which is a SiglipModel and can "
-    "be given pictures of any shape"
+    "be given images of any shape"
 )
 
-#: Models that are near to SigLIP, but cannot be operated on, and why.
+#: Models that are near to SigLIP, but cannot be modified, and why.
 REFUSED = {
     "SiglipForImageClassification": _CLASSIFIER,
     "Siglip2ForImageClassification": _CLASSIFIER,
@@ -74,8 +74,8 @@ class SiglipTower(Tower):
 
     projection: nn.Module | None
 
-    def operate(self, operation: Operation, rollback: ExitStack) -> None:
-        """Hook the vision tower, then change the classes of the operated attention modules and the encoder.
+    def apply(self, surgery: Surgery, rollback: ExitStack) -> None:
+        """Hook the vision tower, then change the classes of the modified attention modules and the encoder.
 
         The encoder comes last, so that a call from another thread is either plain or under surgery.
 
@@ -84,7 +84,7 @@ class SiglipTower(Tower):
         """
         from clip_surgery_hub.towers.siglip_blocks import ask_for_new_tokens, give_new_tokens
 
-        first = len(self.blocks) - operation.depth
+        first = len(self.blocks) - surgery.depth
         attentions: list[Any] = [block.self_attn for block in self.blocks[first:]]
         refuse_replaced_forward(self.encoder, *attentions)
         attention, encoder = map(_surgery_class, (_ATTENTION, _ENCODER))
@@ -94,11 +94,11 @@ class SiglipTower(Tower):
         asked = self.vision.register_forward_pre_hook(ask_for_new_tokens, with_kwargs=True)
         rollback.callback(asked.remove)
         rollback.callback(vars(self.encoder).pop, "surgery", None)
-        vars(self.encoder)["surgery"] = operation
+        vars(self.encoder)["surgery"] = surgery
         change_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
 
     def restore(self) -> None:
-        """Give the encoder and the operated attention modules their classes back, and take the hooks off.
+        """Give the encoder and the modified attention modules their classes back, and take the hooks off.
 
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
@@ -161,7 +161,7 @@ class SiglipTower(Tower):
         embedded = vision.embeddings.patch_embedding(pixel_values.to(positions.dtype))
         hidden = (embedded + resized).flatten(2).transpose(1, 2)
         new_tokens = NewTokens(grid)
-        asked = {} if self.operation is None else {"new_tokens": new_tokens}
+        asked = {} if self.surgery is None else {"new_tokens": new_tokens}
         original = vision.post_layernorm(self.encoder(inputs_embeds=hidden, **asked).last_hidden_state)
         new = new_tokens.patches
         return vision.head(original), original if new is None else vision.post_layernorm(new)
@@ -177,13 +177,13 @@ def find_towers(model: nn.Module) -> dict[str, Tower]:
     return {
         path: _tower(model, path, module)
         for path, module in model.named_modules()
-        if zoo_class(module) == _VISION
+        if transformers_class(module) == _VISION
     }
 
 
 def refusal(module: nn.Module) -> str | None:
-    """Why `module` cannot be operated on, when it is one of the models refused by name."""
-    name = zoo_class(module)
+    """Why `module` cannot be modified, when it is one of the models refused by name."""
+    name = transformers_class(module)
     return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
 
 
@@ -218,13 +218,19 @@ def _tower(model: nn.Module, path: str, vision: Any) -> SiglipTower:
             "is no image-level embedding and its patches have no place beside the texts: load the tower from "
             "the SigLIP checkpoint that it came from"
         )
-    zoo = modeling("siglip")
+    transformers_models = modeling("siglip")
     attentions = [f"encoder.layers.{index}.self_attn" for index in range(len(vision.encoder.layers))]
-    parts = {"encoder": getattr(zoo, _ENCODER), **dict.fromkeys(attentions, getattr(zoo, _ATTENTION))}
-    parts |= {"head": zoo.SiglipMultiheadAttentionPoolingHead, "head.attention": nn.MultiheadAttention}
+    parts = {
+        "encoder": getattr(transformers_models, _ENCODER),
+        **dict.fromkeys(attentions, getattr(transformers_models, _ATTENTION)),
+    }
+    parts |= {
+        "head": transformers_models.SiglipMultiheadAttentionPoolingHead,
+        "head.attention": nn.MultiheadAttention,
+    }
     refuse_replaced_parts(vision, _VISION, parts)
-    refuse_unknown_holders(model, path, _VISION, SUPPORTED)
-    projections = [getattr(holder, "visual_projection", None) for holder in holders(model, path)]
+    refuse_unknown_parents(model, path, _VISION, SUPPORTED)
+    projections = [getattr(parent, "visual_projection", None) for parent in parents(model, path)]
     return SiglipTower(
         name=_VISION,
         vision=vision,

@@ -2,7 +2,7 @@
 
 The pooling head behind the encoder reads all patches of the original path, so the encoder under surgery
 returns that path, in full, and nothing on the way to the image embedding changes. The new path, which runs
-beside it as in `two_paths`, is laid into a `NewTokens` that came with the call; a hook on the vision tower
+beside it as in `clip_blocks`, is laid into a `NewTokens` that came with the call; a hook on the vision tower
 puts its patches into the output.
 """
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from clip_surgery_hub.towers.clip_blocks import moved_on, on_both_paths
-from clip_surgery_hub.towers.tower import Grid, NewPath, Operation
+from clip_surgery_hub.towers.tower import Grid, NewPath, Surgery
 
-if TYPE_CHECKING:  # the mixin below stands before this, see `class_change.make_surgery_class`
+if TYPE_CHECKING:  # the mixin below stands before this, see `class_swap.make_surgery_class`
     from clip_surgery_hub.towers.clip_blocks import Encoder
 else:
     Encoder = nn.Module
 
 
 class NewTokens:
-    """Where an operated encoder leaves the patches of the new path; lives for one call.
+    """Where a modified encoder leaves the patches of the new path; lives for one call.
 
-    `patches` is `[B, N, width]` before the post-layernorm, or None as long as no operated encoder has run.
+    `patches` is `[B, N, width]` before the post-layernorm, or None as long as no modified encoder has run.
     """
 
     __slots__ = ("grid", "patches")
@@ -36,7 +36,7 @@ class NewTokens:
 class SiglipEncoderWithSurgery(Encoder):
     """Goes before the encoder class of transformers; its attribute `surgery` tells what it is under."""
 
-    surgery: Operation
+    surgery: Surgery
 
     def forward(
         self,

@@ -1,12 +1,12 @@
 """Two paths through the last blocks of a vision transformer of timm.
 
 The original path runs as timm wrote it. The new path of the patch tokens is accumulated beside it: each
-operated block is handed a `NewPath`, in which it leaves what it adds to the patch tokens by the method in
+modified block is handed a `NewPath`, in which it leaves what it adds to the patch tokens by the method in
 use. So blocks are called as the modules they are (with their hooks and their gradient checkpointing), nothing
 is kept on a module between calls, and threads do not meet.
 
 timm runs its blocks in `forward_features` of the model itself, so the model changes its class, and so do the
-operated blocks and their attentions. What a family does in its own way is left to its subclasses of the three
+modified blocks and their attentions. What a family does in its own way is left to its subclasses of the three
 classes here. On the new path nothing is dropped at random, except inside an MLP where a method takes one.
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from clip_surgery_hub.towers.tower import Grid, NewPath, Operation
+from clip_surgery_hub.towers.tower import Grid, NewPath, Surgery
 
-if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make_surgery_class`
+if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap.make_surgery_class`
 
-    class Attention(nn.Module):
+    class TimmAttention(nn.Module):
         """What the attention classes of timm's vision transformers have in common."""
 
         num_heads: int
@@ -54,10 +54,10 @@ if TYPE_CHECKING:  # the mixins below stand before these, see `class_change.make
             """Normed tokens of pixels."""
             raise NotImplementedError
 else:
-    Attention = Block = Model = nn.Module
+    TimmAttention = Block = Model = nn.Module
 
 
-class AttentionOnTwoPaths(Attention):
+class AttentionOnTwoPaths(TimmAttention):
     """Goes before an attention class of timm and mixes the tokens for the new path when asked to."""
 
     def heads(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +84,7 @@ class AttentionOnTwoPaths(Attention):
         query, key, value = self.heads(x, *args, **kwargs)
         offered = {"query": query, "key": key, "value": value, "normed": x, "scale": self.scale}
         offered |= {"grid": new_path.grid}
-        assert method.mix is not None  # a method without mix operates on no block
+        assert method.mix is not None  # a method without mix modifies no block
         mixed = method.mix(**{name: offered[name] for name in method.arguments})
         # Before the original path, so that a hook on proj that keeps the last value keeps the original's.
         new_path.update = self.projected(x[:, new_path.prefix :], mixed[:, :, new_path.prefix :])
@@ -145,7 +145,7 @@ class BlockOnTwoPaths(Block):
 class ModelOnTwoPaths(Model):
     """Goes before a vision transformer of timm; its attribute `surgery` tells what it is under."""
 
-    surgery: Operation
+    surgery: Surgery
 
     def before_blocks(self, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Tokens before the first block, `[B, tokens, width]`, and what else the blocks are called with."""
@@ -175,15 +175,15 @@ class ModelOnTwoPaths(Model):
 
 
 def through_blocks(
-    vision: Any, tokens: Tensor, grid: Grid, operation: Operation | None, extras: dict[str, Any]
+    vision: Any, tokens: Tensor, grid: Grid, surgery: Surgery | None, extras: dict[str, Any]
 ) -> Tensor:
-    """Run all blocks on the original path and the last `operation.depth` on the new path, too.
+    """Run all blocks on the original path and the last `surgery.depth` on the new path, too.
 
     Args:
         vision: the vision transformer of timm whose blocks they are.
         tokens: before the first block, `[B, tokens, width]`, the patches last.
         grid: the patch grid (rows, columns).
-        operation: what `vision` is under, or None.
+        surgery: what `vision` is under, or None.
         extras: what the blocks are called with besides their tokens.
 
     Returns:
@@ -195,7 +195,7 @@ def through_blocks(
     """
     prefix: int = vision.num_prefix_tokens
     blocks = list(vision.blocks)
-    depth = 0 if operation is None else operation.depth
+    depth = 0 if surgery is None else surgery.depth
 
     def run(block: nn.Module, x: Tensor, **asked: Any) -> Tensor:
         if vision.grad_checkpointing:
@@ -206,9 +206,9 @@ def through_blocks(
     original = tokens
     for block in blocks[: len(blocks) - depth]:
         original = run(block, original)
-    if operation is None or depth == 0:
+    if surgery is None or depth == 0:
         return original
-    method = operation.method
+    method = surgery.method
     patches = original[:, prefix:]
     if "grid" in method.arguments and patches.shape[1] != grid[0] * grid[1]:
         raise ValueError(

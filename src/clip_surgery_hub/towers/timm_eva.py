@@ -14,12 +14,12 @@ from torch.nn.functional import linear
 
 from clip_surgery_hub.towers.class_swap import SUFFIX, make_surgery_class
 from clip_surgery_hub.towers.timm_blocks import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
-from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
+from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_parent_refused, why_refused
 from clip_surgery_hub.towers.tower import Grid, Tower
 
-__all__ = ["IN_WORDS", "EvaTower", "find_towers", "refusal"]
+__all__ = ["DESCRIPTION", "EvaTower", "find_towers", "refusal"]
 
-IN_WORDS = "Eva of timm with its class token pooled (eva*_clip_*)"
+DESCRIPTION = "Eva of timm with its class token pooled (eva*_clip_*)"
 
 _FILE = "timm.models.eva"
 
@@ -157,9 +157,9 @@ def find_towers(model: nn.Module) -> dict[str, Tower]:
 
 
 def refusal(module: nn.Module) -> str | None:
-    """Why `module` cannot be operated on, when it is an EVA tower of timm or a holder of one."""
+    """Why `module` cannot be modified, when it is an EVA tower of timm or a parent of one."""
     if not descends_from(module, _FILE, "Eva"):
-        return why_held_refused(module, _FILE, "Eva")
+        return why_parent_refused(module, _FILE, "Eva")
     parts = {
         "block": (_plain("EvaBlock"), _plain("EvaBlockPostNorm")),
         "attention": (_plain("EvaAttention"),),

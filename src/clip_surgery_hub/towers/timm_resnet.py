@@ -18,12 +18,12 @@ from torch import Tensor, cat, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from clip_surgery_hub.towers.class_swap import plain_class
-from clip_surgery_hub.towers.timm_tower import descends_from, why_held_refused
-from clip_surgery_hub.towers.tower import Grid, Interpolation, Operation, Tower, resized_positions
+from clip_surgery_hub.towers.timm_tower import descends_from, why_parent_refused
+from clip_surgery_hub.towers.tower import Grid, Interpolation, Surgery, Tower, resized_positions
 
-__all__ = ["IN_WORDS", "ResNetTower", "find_towers", "refusal"]
+__all__ = ["DESCRIPTION", "ResNetTower", "find_towers", "refusal"]
 
-IN_WORDS = "ByobNet of timm with CLIP's attention pool (resnet*_clip)"
+DESCRIPTION = "ByobNet of timm with CLIP's attention pool (resnet*_clip)"
 
 _FILE = "timm.models.byobnet"
 _POOL = ("timm.layers.attention_pool2d", "AttentionPool2d")
@@ -36,10 +36,10 @@ class ResNetTower(Tower):
     are read by `tokens`, which asks the pool for them.
     """
 
-    def operate(self, operation: Operation, rollback: ExitStack) -> None:
-        """Note the operation on the pool, where `tokens` finds it."""
+    def apply(self, surgery: Surgery, rollback: ExitStack) -> None:
+        """Note the surgery on the pool, where `tokens` finds it."""
         rollback.callback(vars(self.encoder).pop, "surgery", None)
-        vars(self.encoder)["surgery"] = operation
+        vars(self.encoder)["surgery"] = surgery
 
     def restore(self) -> None:
         """Take the note away."""
@@ -54,7 +54,7 @@ class ResNetTower(Tower):
     def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
         """Projected tokens `[B, 1+N, C]`, the image-level embedding first; see `Tower.tokens`.
 
-        The picture is cut to whole patches before the convolutions, which would go on into the rest.
+        The image is cut to whole patches before the convolutions, which would go on into the rest.
         """
         pool: Any = self.encoder
         rows, columns = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
@@ -76,7 +76,7 @@ class ResNetTower(Tower):
 
     def _mix(self, offered: dict[str, Any]) -> Tensor:
         """All tokens of the new path, `[B, heads, 1+N, head_dim]`, or of the pool itself without surgery."""
-        method = None if self.operation is None else self.operation.method
+        method = None if self.surgery is None else self.surgery.method
         if method is None or method.mix is None:
             query, key, value, scale = (offered[name] for name in ("query", "key", "value", "scale"))
             return scaled_dot_product_attention(query, key, value, scale=scale)
@@ -93,9 +93,9 @@ def find_towers(model: nn.Module) -> dict[str, Tower]:
 
 
 def refusal(module: nn.Module) -> str | None:
-    """Why `module` cannot be operated on, when it is a ByobNet of timm or a holder of one."""
+    """Why `module` cannot be modified, when it is a ByobNet of timm or a parent of one."""
     if not descends_from(module, _FILE, "ByobNet"):
-        return why_held_refused(module, _FILE, "ByobNet")
+        return why_parent_refused(module, _FILE, "ByobNet")
     head: Any = cast(Any, module).head
     pooled = descends_from(head, *_POOL) and head.pool_type == "token"
     if pooled and head.qkv is None and head.cls_token is None:

@@ -17,7 +17,7 @@ from clip_surgery_hub.towers.class_swap import (
     restore_classes,
 )
 from clip_surgery_hub.towers.timm_blocks import through_blocks
-from clip_surgery_hub.towers.tower import Grid, Interpolation, Operation, Tower, resized_positions
+from clip_surgery_hub.towers.tower import Grid, Interpolation, Surgery, Tower, resized_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,24 +46,24 @@ class TimmTower(Tower):
     def extras(self, grid: Grid) -> dict[str, Any]:
         """What the blocks are called with besides their tokens, for a patch grid."""
 
-    def operate(self, operation: Operation, rollback: ExitStack) -> None:
-        """Change the classes of the operated attentions and blocks, then that of the model.
+    def apply(self, surgery: Surgery, rollback: ExitStack) -> None:
+        """Change the classes of the modified attentions and blocks, then that of the model.
 
         The model comes last, so that a call from another thread is either plain or under surgery.
 
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
         """
-        blocks: list[Any] = list(self.blocks[len(self.blocks) - operation.depth :])
+        blocks: list[Any] = list(self.blocks[len(self.blocks) - surgery.depth :])
         parts = [*(block.attn for block in blocks), *blocks, self.vision]
         refuse_replaced_forward(*parts)
         changes = {part: self.surgery_class(part) for part in parts}
         rollback.callback(vars(self.vision).pop, "surgery", None)
-        vars(self.vision)["surgery"] = operation
+        vars(self.vision)["surgery"] = surgery
         change_classes(changes, rollback)
 
     def restore(self) -> None:
-        """Give the model, the operated blocks and their attentions their classes back.
+        """Give the model, the modified blocks and their attentions their classes back.
 
         Raises:
             RuntimeError: when something has put a forward of its own on one of these modules.
@@ -86,7 +86,7 @@ class TimmTower(Tower):
         vision: Any = self.vision
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         hidden = self.embedded(pixel_values, grid, interpolation)
-        hidden = through_blocks(vision, hidden, grid, self.operation, self.extras(grid))
+        hidden = through_blocks(vision, hidden, grid, self.surgery, self.extras(grid))
         hidden = cat([hidden[:, :1], hidden[:, vision.num_prefix_tokens :]], dim=1)
         return cast(Tensor, vision.head(vision.fc_norm(vision.norm(hidden))))
 
@@ -117,7 +117,7 @@ def descends_from(module: nn.Module, file: str, name: str) -> bool:
 def why_refused(
     vision: Any, plain: type[nn.Module], parts: Mapping[str, tuple[type[nn.Module], ...]]
 ) -> str | None:
-    """Why a vision transformer of timm cannot be operated on, or None.
+    """Why a vision transformer of timm cannot be modified, or None.
 
     Args:
         vision: of the class `plain`, or of one built upon it.
@@ -131,14 +131,14 @@ def why_refused(
     return reason and f"surgery cannot be applied to this {name} of timm: {reason}"
 
 
-def why_held_refused(holder: nn.Module, file: str, name: str) -> str | None:
-    """Why a model of timm cannot be operated on where `holder` has it, or None.
+def why_parent_refused(parent: nn.Module, file: str, name: str) -> str | None:
+    """Why a model of timm cannot be modified where `parent` has it, or None.
 
     open_clip's TimmModel may project after the model, in a head of its own that a tower knows nothing of.
     """
-    if not descends_from(holder, "open_clip.timm_model", "TimmModel"):
+    if not descends_from(parent, "open_clip.timm_model", "TimmModel"):
         return None
-    parts: Any = holder
+    parts: Any = parent
     if len(parts.head) == 0 or not descends_from(parts.trunk, file, name):
         return None
     return (

@@ -1,4 +1,4 @@
-"""The vision transformers of timm that embed a picture in their class token, CLIP's among them."""
+"""The vision transformers of timm that embed an image in their class token, CLIP's among them."""
 
 from importlib import import_module
 from typing import Any, cast
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from clip_surgery_hub.towers.class_swap import SUFFIX, make_surgery_class
 from clip_surgery_hub.towers.timm_blocks import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
-from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_held_refused, why_refused
+from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_parent_refused, why_refused
 from clip_surgery_hub.towers.tower import Grid, Tower
 
-__all__ = ["IN_WORDS", "ViTTower", "find_towers", "refusal"]
+__all__ = ["DESCRIPTION", "ViTTower", "find_towers", "refusal"]
 
-IN_WORDS = "VisionTransformer of timm with its class token pooled (vit_*_clip_*)"
+DESCRIPTION = "VisionTransformer of timm with its class token pooled (vit_*_clip_*)"
 
 _FILE = "timm.models.vision_transformer"
 
@@ -80,9 +80,9 @@ def find_towers(model: nn.Module) -> dict[str, Tower]:
 
 
 def refusal(module: nn.Module) -> str | None:
-    """Why `module` cannot be operated on, when it is a vision transformer of timm or a holder of one."""
+    """Why `module` cannot be modified, when it is a vision transformer of timm or a parent of one."""
     if not descends_from(module, _FILE, "VisionTransformer"):
-        return why_held_refused(module, _FILE, "VisionTransformer")
+        return why_parent_refused(module, _FILE, "VisionTransformer")
     parts = {"block": (_plain("Block"),), "attention": (_plain("Attention"),)}
     return why_refused(module, _plain("VisionTransformer"), parts)
 

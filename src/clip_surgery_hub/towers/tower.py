@@ -17,7 +17,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Operation:
+class Surgery:
     """What is done to a tower, kept on its encoder as long as it is under surgery."""
 
     method: Method
@@ -34,7 +34,7 @@ class Tower(ABC):
         encoder: the module inside `vision` that runs the blocks.
         blocks: the blocks, first to last.
         patch_size: side of a patch, in pixels.
-        native_size: side of the pictures the tower was trained on, in pixels.
+        native_size: side of the images the tower was trained on, in pixels.
     """
 
     name: str
@@ -45,18 +45,18 @@ class Tower(ABC):
     native_size: int
 
     @property
-    def operation(self) -> Operation | None:
+    def surgery(self) -> Surgery | None:
         """What the tower is under, or None."""
-        operation: Operation | None = vars(self.encoder).get("surgery")
-        return operation
+        surgery: Surgery | None = vars(self.encoder).get("surgery")
+        return surgery
 
     @abstractmethod
-    def operate(self, operation: Operation, rollback: ExitStack) -> None:
-        """Put the tower under `operation`; the undoing of each change is on `rollback` before it is made."""
+    def apply(self, surgery: Surgery, rollback: ExitStack) -> None:
+        """Put the tower under `surgery`; the undoing of each change is on `rollback` before it is made."""
 
     @abstractmethod
     def restore(self) -> None:
-        """Take every change of `operate` back."""
+        """Take every change of `apply` back."""
 
     @abstractmethod
     def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
@@ -72,14 +72,14 @@ class Tower(ABC):
         """C, the length of an embedding in the space shared with the texts."""
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """The patch grid (rows, columns) of a picture of `height` x `width` pixels; a rest is cut off.
+        """The patch grid (rows, columns) of an image of `height` x `width` pixels; a rest is cut off.
 
         Raises:
-            ValueError: when the picture holds no whole patch.
+            ValueError: when the image holds no whole patch.
         """
         if height < self.patch_size or width < self.patch_size:
             raise ValueError(
-                f"a picture of {height} x {width} pixels (height x width) holds no patch: both sides need at "
+                f"an image of {height} x {width} pixels (height x width) holds no patch: both sides need at "
                 f"least {self.patch_size} pixels"
             )
         return height // self.patch_size, width // self.patch_size
@@ -88,7 +88,7 @@ class Tower(ABC):
         """Pixels to tokens of unit length, which cosine similarity compares with texts.
 
         Args:
-            pixel_values: normalised pixels `[B, 3, H, W]`, any size that holds a patch.
+            pixel_values: normalized pixels `[B, 3, H, W]`, any size that holds a patch.
             interpolation: how position embeddings are resized where the patch grid is not the native one;
                 "bilinear" as published with CLIP Surgery, "bicubic" as transformers does. No weight changes.
 
@@ -96,7 +96,7 @@ class Tower(ABC):
             `[B, 1+N, C]` with N = rows * columns of `grid(H, W)`, the image-level embedding (CLS) first.
 
         Raises:
-            ValueError: when the picture holds no patch, or `interpolation` is neither of the two.
+            ValueError: when the image holds no patch, or `interpolation` is neither of the two.
         """
         check_interpolation(interpolation)
         height, width = pixel_values.shape[-2:]
@@ -106,22 +106,22 @@ class Tower(ABC):
     def encode_all(
         self,
         pixel_values: Tensor,
-        operations: Sequence[Operation],
+        surgeries: Sequence[Surgery],
         *,
         interpolation: Interpolation = "bilinear",
     ) -> list[Tensor]:
-        """The same pixels read in many ways: `encode` under each operation, of a tower that is under none.
+        """The same pixels read in many ways: `encode` under each surgery, of a tower that is under none.
 
         Families whose new paths can be computed from one pass of the original path do so; the others go
-        through the tower once per operation.
+        through the tower once per surgery.
 
         Args:
             pixel_values: as `encode` takes them.
-            operations: methods and depths, in any number and order.
+            surgeries: methods and depths, in any number and order.
             interpolation: as `encode` takes it.
 
         Returns:
-            `[B, 1+N, C]` per operation.
+            `[B, 1+N, C]` per surgery.
 
         Raises:
             RuntimeError: when the tower is under surgery.
@@ -129,17 +129,17 @@ class Tower(ABC):
         """
         self.check_plain()
         found = []
-        for operation in operations:
-            with ExitStack() as rollback:  # takes the operation back at its end
-                self.operate(operation, rollback)
+        for surgery in surgeries:
+            with ExitStack() as rollback:  # takes the surgery back at its end
+                self.apply(surgery, rollback)
                 found.append(self.encode(pixel_values, interpolation=interpolation))
         return found
 
     def check_plain(self) -> None:
         """Raise RuntimeError when the tower is under surgery."""
-        if self.operation is not None:
+        if self.surgery is not None:
             raise RuntimeError(
-                f"{self.name} is under {self.operation.method.name} already: remove_surgery(model) first, or "
+                f"{self.name} is under {self.surgery.method.name} already: remove_surgery(model) first, or "
                 'load it with method="none"'
             )
 
@@ -151,7 +151,7 @@ def check_interpolation(interpolation: str) -> None:
 
 
 class NewPath:
-    """What one operated block is asked, and its answer; lives for one block of one call.
+    """What one modified block is asked, and its answer; lives for one block of one call.
 
     `prefix` counts the tokens before the patches: 1 for CLS, 0 where there is none. An opaque object, since
     some wrappers copy the containers that go into a block.

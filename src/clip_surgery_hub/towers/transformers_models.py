@@ -1,4 +1,4 @@
-"""Models of transformers: which class of its model zoo a module is of, and what is around a tower."""
+"""Models of transformers: which class of its models a module is of, and what is around a tower."""
 
 from collections.abc import Collection, Mapping
 from importlib import import_module
@@ -14,22 +14,22 @@ def modeling(package: str) -> Any:
     return import_module(f"transformers.models.{package}.modeling_{package}")
 
 
-def zoo_class(module: nn.Module) -> str | None:
-    """The name of the class of transformers' model zoo that `module` is or descends from, or None."""
-    zoo = (
+def transformers_class(module: nn.Module) -> str | None:
+    """The name of the class of transformers' models that `module` is or descends from, or None."""
+    transformers_models = (
         base.__name__ for base in type(module).__mro__ if base.__module__.startswith("transformers.models.")
     )
-    return next(zoo, None)
+    return next(transformers_models, None)
 
 
-def holders(model: nn.Module, path: str) -> list[nn.Module]:
+def parents(model: nn.Module, path: str) -> list[nn.Module]:
     """The modules around the one at `path`, the nearest first, `model` itself last."""
     parts = path.split(".") if path else []
     return [model.get_submodule(".".join(parts[:depth])) for depth in reversed(range(len(parts)))]
 
 
-def refuse_unknown_holders(model: nn.Module, path: str, tower: str, known: Collection[str]) -> None:
-    """A model of the zoo around a tower must be one that reads only what surgery leaves as it was.
+def refuse_unknown_parents(model: nn.Module, path: str, tower: str, known: Collection[str]) -> None:
+    """A model of transformers around a tower must read only what surgery leaves as it was.
 
     Args:
         model: which holds the tower.
@@ -40,12 +40,12 @@ def refuse_unknown_holders(model: nn.Module, path: str, tower: str, known: Colle
     Raises:
         TypeError: for another.
     """
-    for holder in holders(model, path):
-        name = zoo_class(holder)
+    for parent in parents(model, path):
+        name = transformers_class(parent)
         if name is not None and name not in known and not name.endswith("PreTrainedModel"):
             raise TypeError(
                 f"{name} holds a {tower}, but it is not known to read only what surgery leaves as it "
-                f"was: to operate on the tower all the same, pass it by itself, model.{path}"
+                f"was: to modify the tower all the same, pass it by itself, model.{path}"
             )
 
 

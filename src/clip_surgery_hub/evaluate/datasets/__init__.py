@@ -4,10 +4,10 @@ from clip_surgery_hub.evaluate.datasets.catalog import DATASETS, open_dataset
 from clip_surgery_hub.evaluate.datasets.dataset import (
     NO_CLASS,
     VOID,
+    AnnotatedImage,
     ClassSet,
     DataSet,
-    Entry,
-    Sample,
+    DatasetEntry,
     TaskName,
 )
 
@@ -17,8 +17,8 @@ __all__ = [
     "VOID",
     "ClassSet",
     "DataSet",
-    "Entry",
-    "Sample",
+    "DatasetEntry",
+    "AnnotatedImage",
     "TaskName",
     "open_dataset",
 ]

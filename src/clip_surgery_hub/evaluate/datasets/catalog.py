@@ -15,7 +15,7 @@ from clip_surgery_hub.evaluate.datasets.coco_multilabel import open_coco_multila
 from clip_surgery_hub.evaluate.datasets.coco_object import open_coco_object
 from clip_surgery_hub.evaluate.datasets.coco_stuff import open_coco_stuff
 from clip_surgery_hub.evaluate.datasets.context import open_context
-from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry, TaskName
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry, TaskName
 from clip_surgery_hub.evaluate.datasets.imagenet_s import open_imagenet_s
 from clip_surgery_hub.evaluate.datasets.nus_wide import open_nus_wide
 from clip_surgery_hub.evaluate.datasets.scenes import WORLDS, open_scenes
@@ -23,10 +23,10 @@ from clip_surgery_hub.evaluate.datasets.voc2012 import open_voc2012
 
 __all__ = ["DATASETS", "open_dataset"]
 
-_MASKS: tuple[TaskName, ...] = ("explain", "segment", "recognise", "interact")
-_LABELS: tuple[TaskName, ...] = ("recognise",)
+_MASKS: tuple[TaskName, ...] = ("explain", "segment", "recognize", "interact")
+_LABELS: tuple[TaskName, ...] = ("recognize",)
 
-_VOC2012 = Entry(
+_VOC2012 = DatasetEntry(
     key="voc2012",
     title="PASCAL VOC 2012",
     tasks=_MASKS,
@@ -36,19 +36,19 @@ _VOC2012 = Entry(
     layout="VOCdevkit/VOC2012 with JPEGImages, SegmentationClass and ImageSets/Segmentation",
     reader=open_voc2012,
 )
-_CONTEXT59 = Entry(
+_CONTEXT59 = DatasetEntry(
     key="context59",
     title="PASCAL Context",
     tasks=_MASKS,
     classes=59,
     splits=("val", "train"),
-    page="https://cs.stanford.edu/~roozbeh/pascal-context/ (the pictures: "
+    page="https://cs.stanford.edu/~roozbeh/pascal-context/ (the images: "
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/)",
     layout="VOCdevkit/VOC2010 with JPEGImages, ImageSets, and trainval/*.mat or "
     "SegmentationClassContext/*.png",
     reader=open_context,
 )
-_COCO_STUFF = Entry(
+_COCO_STUFF = DatasetEntry(
     key="coco_stuff",
     title="COCO-Stuff",
     tasks=_MASKS,
@@ -65,7 +65,7 @@ _ENTRIES = (
     replace(_VOC2012, key="voc2012_21", title="PASCAL VOC 2012 with background", classes=21),
     _CONTEXT59,
     replace(_CONTEXT59, key="context60", title="PASCAL Context with background", classes=60),
-    Entry(
+    DatasetEntry(
         key="coco_object",
         title="COCO-Object",
         tasks=_MASKS,
@@ -78,7 +78,7 @@ _ENTRIES = (
     ),
     _COCO_STUFF,
     replace(_COCO_STUFF, key="coco_stuff27", title="COCO-Stuff, 27 upper classes", classes=27),
-    Entry(
+    DatasetEntry(
         key="ade20k",
         title="ADE20K",
         tasks=_MASKS,
@@ -88,7 +88,7 @@ _ENTRIES = (
         layout="ADEChallengeData2016 with images and annotations",
         reader=open_ade20k,
     ),
-    Entry(
+    DatasetEntry(
         key="cityscapes",
         title="Cityscapes",
         tasks=_MASKS,
@@ -98,7 +98,7 @@ _ENTRIES = (
         layout="leftImg8bit and gtFine, a folder per split and city in each",
         reader=open_cityscapes,
     ),
-    Entry(
+    DatasetEntry(
         key="imagenet_s",
         title="ImageNet-S",
         tasks=_MASKS,
@@ -108,7 +108,7 @@ _ENTRIES = (
         layout="ImageNetS919 (or ImageNetS300, ImageNetS50) with validation and validation-segmentation",
         reader=open_imagenet_s,
     ),
-    Entry(
+    DatasetEntry(
         key="nus_wide",
         title="NUS-WIDE",
         tasks=_LABELS,
@@ -118,9 +118,9 @@ _ENTRIES = (
         layout="ImageList, Groundtruth/TrainTestLabels and Flickr",
         reader=open_nus_wide,
     ),
-    Entry(
+    DatasetEntry(
         key="coco_multilabel",
-        title="COCO, labels of pictures",
+        title="COCO, labels of images",
         tasks=_LABELS,
         classes=80,
         splits=("val2014", "train2014", "val2017", "train2017"),
@@ -128,26 +128,26 @@ _ENTRIES = (
         layout="val2014 (or images/val2014) and annotations/instances_val2014.json",
         reader=open_coco_multilabel,
     ),
-    Entry(
+    DatasetEntry(
         key="scenes",
-        title="Drawn scenes",
+        title="Synthetic scenes",
         tasks=_MASKS,
         classes=227,
         splits=tuple(WORLDS),
         page="",
-        layout="nothing: they are drawn on the spot",
+        layout="nothing: they are generated on the spot",
         reader=open_scenes,
     ),
 )
 
-DATASETS: Mapping[str, Entry] = MappingProxyType({entry.key: entry for entry in _ENTRIES})
+DATASETS: Mapping[str, DatasetEntry] = MappingProxyType({entry.key: entry for entry in _ENTRIES})
 """What is registered, by key, read-only."""
 
 
 def open_dataset(
     key: str, path: str | os.PathLike[str] | None = None, *, split: str | None = None
 ) -> DataSet:
-    """Open a data set: its lists are read, no picture yet.
+    """Open a data set: its lists are read, no image yet.
 
     Args:
         key: one of `DATASETS`.
@@ -168,7 +168,7 @@ def open_dataset(
         raise ValueError(f"{entry.title} has no split {split!r}; there are {', '.join(entry.splits)}.")
     if not entry.needs_path:
         if path is not None:
-            raise ValueError(f"{entry.title} are drawn on the spot: leave out the path.")
+            raise ValueError(f"{entry.title} are generated on the spot: leave out the path.")
         return entry.reader(entry, Path(), split)
     if path is None:
         raise ValueError(f"{entry.title} needs a path. {entry.advice}")

@@ -1,4 +1,4 @@
-"""Cityscapes, fine annotations: grey PNGs of label ids 0 to 33, of which 19 are evaluated."""
+"""Cityscapes, fine annotations: gray PNGs of label ids 0 to 33, of which 19 are evaluated."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, stems_in
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
+from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 
 __all__ = ["open_cityscapes"]
 
 
-def open_cityscapes(entry: Entry, path: Path, split: str) -> DataSet:
+def open_cityscapes(entry: DatasetEntry, path: Path, split: str) -> DataSet:
     """Open ``cityscapes`` at the folder that holds leftImg8bit and gtFine.
 
     Raises:
@@ -36,4 +36,4 @@ def open_cityscapes(entry: Entry, path: Path, split: str) -> DataSet:
         raise FileNotFoundError(f"{entry.title}: there is no folder of a city in {masks}. {entry.advice}")
     found = load_classes(entry.key)
     encoding = Encoding(found.ids, void=found.void, no_class=found.no_class)
-    return MaskedPictures(entry, found.classes, split, files, encoding)
+    return MaskedImages(entry, found.classes, split, files, encoding)

@@ -1,4 +1,4 @@
-"""COCO's files of instances: which pictures there are, and what lies in each."""
+"""COCO's files of instances: which images there are, and what lies in each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["CocoPicture", "paint_instances", "read_instances"]
+__all__ = ["CocoImage", "paint_instances", "read_instances"]
 
 
 @dataclass(frozen=True)
-class CocoPicture:
-    """A picture in a file of instances.
+class CocoImage:
+    """An image in a file of instances.
 
     Attributes:
-        file_name: of the picture, such as ``000000000139.jpg``.
+        file_name: of the image, such as ``000000000139.jpg``.
         height: in pixels.
         width: in pixels.
         instances: what was annotated in it, in the file's order, with ``category_id`` numbered as classes.
@@ -30,8 +30,8 @@ class CocoPicture:
     instances: tuple[dict[str, Any], ...]
 
 
-def read_instances(file: Path, ids: Sequence[Sequence[int]], *, outlines: bool) -> tuple[CocoPicture, ...]:
-    """All pictures of a file of instances, in the order of their numbers.
+def read_instances(file: Path, ids: Sequence[Sequence[int]], *, outlines: bool) -> tuple[CocoImage, ...]:
+    """All images of a file of instances, in the order of their numbers.
 
     Args:
         file: such as ``instances_val2017.json``.
@@ -51,7 +51,7 @@ def read_instances(file: Path, ids: Sequence[Sequence[int]], *, outlines: bool) 
             kept["category_id"] = numbers[row["category_id"]]
             instances[row["image_id"]].append(kept)
         return tuple(
-            CocoPicture(image["file_name"], image["height"], image["width"], tuple(instances[image["id"]]))
+            CocoImage(image["file_name"], image["height"], image["width"], tuple(instances[image["id"]]))
             for image in sorted(content["images"], key=lambda image: image["id"])
         )
     except (ValueError, TypeError, KeyError) as error:
@@ -60,24 +60,24 @@ def read_instances(file: Path, ids: Sequence[Sequence[int]], *, outlines: bool) 
         ) from error
 
 
-def paint_instances(picture: CocoPicture, background: int, file: Path) -> np.ndarray:
+def paint_instances(image: CocoImage, background: int, file: Path) -> np.ndarray:
     """The class of each pixel, int16 ``[H, W]``; crowds first, then each instance over those before it.
 
     Args:
-        picture: with outlines.
+        image: with outlines.
         background: the number of pixels without instance.
         file: named by the error.
 
     Raises:
         ValueError: for outlines that are neither polygons nor run lengths, or those of another size.
     """
-    segmentation = np.full((picture.height, picture.width), background, np.int16)
-    for instance in sorted(picture.instances, key=lambda instance: not instance["iscrowd"]):
+    segmentation = np.full((image.height, image.width), background, np.int16)
+    for instance in sorted(image.instances, key=lambda instance: not instance["iscrowd"]):
         try:
-            mask = _instance_mask(instance["segmentation"], picture.height, picture.width)
+            mask = _instance_mask(instance["segmentation"], image.height, image.width)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"The file {file} has an instance in {picture.file_name} whose outline is damaged ({error}); "
+                f"The file {file} has an instance in {image.file_name} whose outline is damaged ({error}); "
                 "get it anew."
             ) from error
         segmentation[mask] = instance["category_id"]
@@ -102,5 +102,5 @@ def _instance_mask(outline: Any, height: int, width: int) -> np.ndarray:
         flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
         mask = flat.reshape(outline["size"][::-1]).T
     if mask.shape != (height, width):
-        raise ValueError(f"a mask of {mask.shape} in a picture of {(height, width)}")
+        raise ValueError(f"a mask of {mask.shape} in an image of {(height, width)}")
     return mask

@@ -1,4 +1,4 @@
-"""COCO-Stuff, all 164,000 pictures of COCO 2017: grey PNGs, things 0 to 90, stuff 91 to 181, 255 unlabelled.
+"""COCO-Stuff, all 164,000 images of COCO 2017: gray PNGs, things 0 to 90, stuff 91 to 181, 255 unlabeled.
 
 Read as its 171 classes, or as the 27 of its upper hierarchy.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, stems_in
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
+from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 
 __all__ = ["open_coco_stuff"]
 
 
-def open_coco_stuff(entry: Entry, path: Path, split: str) -> DataSet:
+def open_coco_stuff(entry: DatasetEntry, path: Path, split: str) -> DataSet:
     """Open ``coco_stuff`` or ``coco_stuff27`` at the folder that holds images and stuffthingmaps.
 
     Files that converters put beside the masks (``*TrainIds.png``) are left alone.
@@ -29,4 +29,4 @@ def open_coco_stuff(entry: Entry, path: Path, split: str) -> DataSet:
     names = [name for name in stems_in(masks, ".png") if not name.endswith("TrainIds")]
     files = [MaskedFile(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]
     found = load_classes(entry.key)
-    return MaskedPictures(entry, found.classes, split, files, Encoding(found.ids, void=found.void))
+    return MaskedImages(entry, found.classes, split, files, Encoding(found.ids, void=found.void))

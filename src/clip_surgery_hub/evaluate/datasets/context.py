@@ -1,6 +1,6 @@
-"""PASCAL Context: the scenes of VOC 2010 with every pixel labelled, reduced to its 59 usual classes.
+"""PASCAL Context: the scenes of VOC 2010 with every pixel labeled, reduced to its 59 usual classes.
 
-It is distributed as a MATLAB file per picture, with numbers of 459 classes, and often converted to PNGs that
+It is distributed as a MATLAB file per image, with numbers of 459 classes, and often converted to PNGs that
 number the 59 from 1. Pixels of the other classes are 0 there: of no class where 59 are read, and the
 background where 60 are.
 """
@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_list
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
+from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 from clip_surgery_hub.evaluate.datasets.mat import read_mat
 
 __all__ = ["open_context"]
 
 
-def open_context(entry: Entry, path: Path, split: str) -> DataSet:
+def open_context(entry: DatasetEntry, path: Path, split: str) -> DataSet:
     """Open ``context59`` or ``context60`` at VOC2010, VOCdevkit or the folder that holds it.
 
     The masks are ``SegmentationClassContext/*.png`` where that folder is, else ``trainval/*.mat``, in VOC2010
@@ -40,17 +40,17 @@ def open_context(entry: Entry, path: Path, split: str) -> DataSet:
         masks, ending = root / "SegmentationClassContext", ".png"
         first = 1 if found.classes.background is None else 0
         encoding = Encoding([(number + first,) for number in range(len(found.ids))], no_class=range(first))
-        opened = partial(MaskedPictures, encoding=encoding)
+        opened = partial(MaskedImages, encoding=encoding)
     else:
         masks, ending = _matlab_folder(entry, path, root), ".mat"
         _check_labels(masks, found.classes.names, found.ids, found.classes.background)
         encoding = Encoding(found.ids, no_class=found.no_class)
-        opened = partial(MaskedPictures, encoding=encoding, read_mask=partial(read_mat, variable="LabelMap"))
+        opened = partial(MaskedImages, encoding=encoding, read_mask=partial(read_mat, variable="LabelMap"))
     files = [MaskedFile(name, images / f"{name}.jpg", masks / f"{name}{ending}") for name in names]
     return opened(entry, found.classes, split, files)
 
 
-def _matlab_folder(entry: Entry, path: Path, root: Path) -> Path:
+def _matlab_folder(entry: DatasetEntry, path: Path, root: Path) -> Path:
     if (root / "trainval").is_dir():
         return root / "trainval"
     return find(entry, path, ["trainval"])

@@ -1,4 +1,4 @@
-"""What a data set of the evaluation is: pictures in a fixed order, and the truth about each."""
+"""What a data set of the evaluation is: images in a fixed order, and the truth about each."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-__all__ = ["NO_CLASS", "VOID", "ClassSet", "DataSet", "Entry", "Sample", "TaskName", "shown_classes"]
+__all__ = [
+    "NO_CLASS",
+    "VOID",
+    "ClassSet",
+    "DataSet",
+    "DatasetEntry",
+    "AnnotatedImage",
+    "TaskName",
+    "shown_classes",
+]
 
 VOID = -1
 """Number of pixels whose class is not known, such as the outlines of VOC: they count nowhere."""
 NO_CLASS = -2
 """Number of pixels of none of the classes: outside of every object, and not scored in segmentation."""
 
-TaskName = Literal["explain", "segment", "recognise", "interact"]
+TaskName = Literal["explain", "segment", "recognize", "interact"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +52,27 @@ class ClassSet:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Sample:
-    """One picture and the truth about it.
+class AnnotatedImage:
+    """One image and the truth about it.
 
     Attributes:
         name: unique within the data set, and fit for the name of a file.
-        picture: RGB, its pixels as they are stored: an orientation tag is neither followed nor kept, since
+        image: RGB, its pixels as they are stored: an orientation tag is neither followed nor kept, since
             masks and boxes are drawn on the stored pixels.
         segmentation: int16 ``[H, W]``, the number of the class of each pixel, `VOID` or `NO_CLASS`; None
             where the data set tells labels only.
-        labels: bool ``[T]``, the classes that the picture shows: those that the data set lists, where it
+        labels: bool ``[T]``, the classes that the image shows: those that the data set lists, where it
             lists any, else those that have a pixel. The background class is never counted as shown.
     """
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     segmentation: np.ndarray | None
     labels: np.ndarray
 
 
 class DataSet(ABC):
-    """Pictures in a fixed order, opened by `open_dataset`: opening reads lists, `sample` reads one picture.
+    """Images in a fixed order, opened by `open_dataset`: opening reads lists, `sample` reads one image.
 
     Attributes:
         entry: what is registered about the data set.
@@ -71,7 +80,7 @@ class DataSet(ABC):
         split: the part of it that was opened.
     """
 
-    def __init__(self, entry: Entry, classes: ClassSet, split: str) -> None:
+    def __init__(self, entry: DatasetEntry, classes: ClassSet, split: str) -> None:
         self.entry, self.classes, self.split = entry, classes, split
 
     @property
@@ -91,15 +100,15 @@ class DataSet(ABC):
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """The names of all samples, in order, without reading a picture."""
+        """The names of all samples, in order, without variant an image."""
 
     @abstractmethod
-    def sample(self, index: int) -> Sample:
-        """One picture and its truth, read now.
+    def sample(self, index: int) -> AnnotatedImage:
+        """One image and its truth, read now.
 
         Raises:
-            OSError: for a picture or mask that is not there or cannot be read.
-            ValueError: for a picture or mask whose content is wrong; the file is named.
+            OSError: for an image or mask that is not there or cannot be read.
+            ValueError: for an image or mask whose content is wrong; the file is named.
         """
 
     def __len__(self) -> int:
@@ -107,7 +116,7 @@ class DataSet(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class DatasetEntry:
     """What is registered about a data set.
 
     Attributes:
@@ -128,7 +137,7 @@ class Entry:
     splits: tuple[str, ...]
     page: str
     layout: str
-    reader: Callable[[Entry, Path, str], DataSet]
+    reader: Callable[[DatasetEntry, Path, str], DataSet]
 
     @property
     def needs_path(self) -> bool:

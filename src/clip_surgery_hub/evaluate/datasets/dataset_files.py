@@ -1,4 +1,4 @@
-"""The files of a data set: folders, lists, pictures and masks, with an error that names what is missing."""
+"""The files of a data set: folders, lists, images and masks, with an error that names what is missing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clip_surgery_hub.evaluate.datasets.dataset import Entry
+from clip_surgery_hub.evaluate.datasets.dataset import DatasetEntry
 
-__all__ = ["find", "read_index_mask", "read_list", "read_picture", "read_rgb_mask", "stems_in"]
+__all__ = ["find", "read_index_mask", "read_list", "read_image", "read_rgb_mask", "stems_in"]
 
 
-def find(entry: Entry, folder: Path, places: Sequence[str]) -> Path:
+def find(entry: DatasetEntry, folder: Path, places: Sequence[str]) -> Path:
     """The first of the places in a folder that there is.
 
     Args:
@@ -59,27 +59,27 @@ def stems_in(folder: Path, ending: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_picture(file: Path) -> Image.Image:
-    """A picture as RGB, with its pixels as they are stored and nothing but its pixels.
+def read_image(file: Path) -> Image.Image:
+    """An image as RGB, with its pixels as they are stored and nothing but its pixels.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is damaged or no picture.
+        ValueError: it is damaged or no image.
     """
-    return Image.fromarray(_pixels(file, "picture", "RGB"))
+    return Image.fromarray(_pixels(file, "image", "RGB"))
 
 
 def read_index_mask(file: Path) -> np.ndarray:
-    """A mask of one number per pixel (palette or grey), as it is stored: ``[H, W]``.
+    """A mask of one number per pixel (palette or gray), as it is stored: ``[H, W]``.
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is damaged, no picture, or one in colours.
+        ValueError: it is damaged, no image, or one in colors.
     """
     values = _pixels(file, "mask", None)
     if values.ndim != 2:
         raise ValueError(
-            f"The mask {file} is a picture in colours, but one number per pixel is expected: it was saved "
+            f"The mask {file} is an image in colors, but one number per pixel is expected: it was saved "
             "without its palette. Get it anew."
         )
     return values
@@ -90,7 +90,7 @@ def read_rgb_mask(file: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is damaged, no picture, or one without three channels.
+        ValueError: it is damaged, no image, or one without three channels.
     """
     values = _pixels(file, "mask", None)
     if values.ndim != 3 or values.shape[2] != 3:

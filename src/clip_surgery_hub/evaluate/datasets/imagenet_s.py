@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_rgb_mask, stems_in
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
+from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 
 __all__ = ["open_imagenet_s"]
 
 _CLASS_FILES = {"919": "imagenet_s", "300": "imagenet_s300", "50": "imagenet_s50"}
 
 
-def open_imagenet_s(entry: Entry, path: Path, split: str) -> DataSet:
+def open_imagenet_s(entry: DatasetEntry, path: Path, split: str) -> DataSet:
     """Open ``imagenet_s``, split "919", "300" or "50", at ImageNetS919 (300, 50) or the folder that holds it.
 
     That folder has to have its own name, for the numbers of one set mean other classes in another.
@@ -41,9 +41,9 @@ def open_imagenet_s(entry: Entry, path: Path, split: str) -> DataSet:
     ]
     found = load_classes(_CLASS_FILES[split])
     encoding = Encoding(found.ids, void=found.void)
-    return MaskedPictures(entry, found.classes, split, files, encoding, read_mask=_read_numbers)
+    return MaskedImages(entry, found.classes, split, files, encoding, read_mask=_read_numbers)
 
 
 def _read_numbers(file: Path) -> np.ndarray:
-    colours = read_rgb_mask(file).astype(np.int32)
-    return colours[..., 0] + 256 * colours[..., 1]
+    colors = read_rgb_mask(file).astype(np.int32)
+    return colors[..., 0] + 256 * colors[..., 1]

@@ -1,4 +1,4 @@
-"""Data sets of pictures in files, with labels for the picture as a whole."""
+"""Data sets of images in files, with labels for the image as a whole."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_surgery_hub.evaluate.datasets.dataset import ClassSet, DataSet, Entry, Sample
-from clip_surgery_hub.evaluate.datasets.dataset_files import read_picture
+from clip_surgery_hub.evaluate.datasets.dataset import AnnotatedImage, ClassSet, DataSet, DatasetEntry
+from clip_surgery_hub.evaluate.datasets.dataset_files import read_image
 
-__all__ = ["LabelledPictures"]
+__all__ = ["LabeledImages"]
 
 
-class LabelledPictures(DataSet):
-    """Pictures in files and their labels.
+class LabeledImages(DataSet):
+    """Images in files and their labels.
 
     Args:
         entry: what is registered about the data set.
         classes: its T classes.
         split: the part that is opened.
         names: of the N samples.
-        files: where the pictures are.
+        files: where the images are.
         labels: bool ``[N, T]``.
     """
 
     def __init__(
         self,
-        entry: Entry,
+        entry: DatasetEntry,
         classes: ClassSet,
         split: str,
         names: Sequence[str],
@@ -41,9 +41,9 @@ class LabelledPictures(DataSet):
         """The names of all samples."""
         return self._names
 
-    def sample(self, index: int) -> Sample:
-        """One picture and its labels."""
-        picture = read_picture(self._files[index])
-        return Sample(
-            name=self._names[index], picture=picture, segmentation=None, labels=self._labels[index].copy()
+    def sample(self, index: int) -> AnnotatedImage:
+        """One image and its labels."""
+        image = read_image(self._files[index])
+        return AnnotatedImage(
+            name=self._names[index], image=image, segmentation=None, labels=self._labels[index].copy()
         )

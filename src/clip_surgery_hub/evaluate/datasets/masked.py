@@ -1,4 +1,4 @@
-"""Data sets of pictures in files, each with a mask in a file of its own."""
+"""Data sets of images in files, each with a mask in a file of its own."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_surgery_hub.evaluate.datasets.dataset import ClassSet, DataSet, Entry, Sample, shown_classes
-from clip_surgery_hub.evaluate.datasets.dataset_files import read_index_mask, read_picture
+from clip_surgery_hub.evaluate.datasets.dataset import (
+    AnnotatedImage,
+    ClassSet,
+    DataSet,
+    DatasetEntry,
+    shown_classes,
+)
+from clip_surgery_hub.evaluate.datasets.dataset_files import read_image, read_index_mask
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
 
-__all__ = ["MaskedFile", "MaskedPictures", "checked_size"]
+__all__ = ["MaskedFile", "MaskedImages", "checked_size"]
 
 
 @dataclass(frozen=True)
 class MaskedFile:
-    """Where a picture and its mask are.
+    """Where an image and its mask are.
 
     Attributes:
         name: of the sample.
-        picture: file of the picture.
+        image: file of the image.
         mask: file of the mask.
     """
 
     name: str
-    picture: Path
+    image: Path
     mask: Path
 
 
-class MaskedPictures(DataSet):
-    """Pictures and masks in files.
+class MaskedImages(DataSet):
+    """Images and masks in files.
 
     Args:
         entry: what is registered about the data set.
@@ -44,7 +50,7 @@ class MaskedPictures(DataSet):
 
     def __init__(
         self,
-        entry: Entry,
+        entry: DatasetEntry,
         classes: ClassSet,
         split: str,
         files: Sequence[MaskedFile],
@@ -62,18 +68,18 @@ class MaskedPictures(DataSet):
     def __len__(self) -> int:
         return len(self._files)
 
-    def sample(self, index: int) -> Sample:
-        """One picture and its mask."""
+    def sample(self, index: int) -> AnnotatedImage:
+        """One image and its mask."""
         file = self._files[index]
-        picture = read_picture(file.picture)
-        values = checked_size(self._read_mask(file.mask), file.mask, picture.size, file.picture)
+        image = read_image(file.image)
+        values = checked_size(self._read_mask(file.mask), file.mask, image.size, file.image)
         segmentation = self._encoding.decode(values, file.mask)
         labels = shown_classes(segmentation, self.classes)
-        return Sample(name=file.name, picture=picture, segmentation=segmentation, labels=labels)
+        return AnnotatedImage(name=file.name, image=image, segmentation=segmentation, labels=labels)
 
 
-def checked_size(values: np.ndarray, mask: Path, size: tuple[int, int], picture: Path) -> np.ndarray:
-    """The mask ``[H, W]`` itself, where it is as large as its picture, whose size is (width, height).
+def checked_size(values: np.ndarray, mask: Path, size: tuple[int, int], image: Path) -> np.ndarray:
+    """The mask ``[H, W]`` itself, where it is as large as its image, whose size is (width, height).
 
     Raises:
         ValueError: it is not.
@@ -81,7 +87,7 @@ def checked_size(values: np.ndarray, mask: Path, size: tuple[int, int], picture:
     height, width = values.shape
     if (width, height) != size:
         raise ValueError(
-            f"The mask {mask} is {width} x {height} pixels, but its picture {picture} is "
+            f"The mask {mask} is {width} x {height} pixels, but its image {image} is "
             f"{size[0]} x {size[1]}; get both anew."
         )
     return values

@@ -1,4 +1,4 @@
-"""Scenes of the drawn world, drawn on the spot: 500 of each of three difficulties, none seen in training."""
+"""Synthetic scenes, generated on the spot: 500 of each of three difficulties, none seen in training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
-from clip_surgery_hub.evaluate.datasets.dataset import NO_CLASS, ClassSet, DataSet, Entry, Sample
+from clip_surgery_hub.evaluate.datasets.dataset import (
+    NO_CLASS,
+    AnnotatedImage,
+    ClassSet,
+    DataSet,
+    DatasetEntry,
+)
 from clip_surgery_hub.scenes import HELD_OUT, World, draw_scene, load_sprites
 
 __all__ = ["FIRST_SEED", "LEAST_PIXELS", "SCENES", "WORLDS", "open_scenes"]
@@ -33,13 +39,13 @@ WORLDS: Mapping[str, World] = MappingProxyType(
 objects of the first again, on the backgrounds that training never used."""
 
 
-def open_scenes(entry: Entry, path: Path, split: str) -> DataSet:
+def open_scenes(entry: DatasetEntry, path: Path, split: str) -> DataSet:
     """Open ``scenes``; nothing is read, and the path is of no account."""
     return _Scenes(entry, split, WORLDS[split])
 
 
 class _Scenes(DataSet):
-    def __init__(self, entry: Entry, split: str, world: World) -> None:
+    def __init__(self, entry: DatasetEntry, split: str, world: World) -> None:
         concepts = load_sprites().concepts
         classes = ClassSet(
             names=concepts,
@@ -56,7 +62,7 @@ class _Scenes(DataSet):
     def __len__(self) -> int:
         return SCENES
 
-    def sample(self, index: int) -> Sample:
+    def sample(self, index: int) -> AnnotatedImage:
         number = range(SCENES)[index]
         scene = draw_scene((FIRST_SEED, number), self._world)
         segmentation = np.full(self._world.size, NO_CLASS, np.int16)
@@ -66,9 +72,9 @@ class _Scenes(DataSet):
             if mask.sum() >= LEAST_PIXELS:
                 place = self.classes.names.index(word)
                 segmentation[mask], labels[place] = place, True
-        return Sample(
+        return AnnotatedImage(
             name=f"{self.split}_{number:03d}",
-            picture=Image.fromarray(scene.picture),
+            image=Image.fromarray(scene.image),
             segmentation=segmentation,
             labels=labels,
         )

@@ -8,15 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.dataset import DataSet, Entry
+from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_list
 from clip_surgery_hub.evaluate.datasets.encoding import Encoding
-from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedPictures
+from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 
 __all__ = ["open_voc2012"]
 
 
-def open_voc2012(entry: Entry, path: Path, split: str) -> DataSet:
+def open_voc2012(entry: DatasetEntry, path: Path, split: str) -> DataSet:
     """Open ``voc2012`` or ``voc2012_21`` at VOC2012, VOCdevkit or the folder that holds it.
 
     Raises:
@@ -29,4 +29,4 @@ def open_voc2012(entry: Entry, path: Path, split: str) -> DataSet:
     files = [MaskedFile(name, images / f"{name}.jpg", masks / f"{name}.png") for name in names]
     found = load_classes(entry.key)
     encoding = Encoding(found.ids, void=found.void, no_class=found.no_class)
-    return MaskedPictures(entry, found.classes, split, files, encoding)
+    return MaskedImages(entry, found.classes, split, files, encoding)

@@ -1,4 +1,4 @@
-"""The figures of the evaluation as torchmetrics metrics, one file per task."""
+"""The metrics of the evaluation as torchmetrics metrics, one file per task."""
 
 from clip_surgery_hub.evaluate.metrics.explainability import ExplanationMetric
 from clip_surgery_hub.evaluate.metrics.interaction import InteractionMetric

@@ -1,4 +1,4 @@
-"""How well maps show where things are: the paper's explainability figures."""
+"""How well maps show where things are: the paper's explainability metrics."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric, mean_by
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.metrics.row_metric import MetricValues, RowMetric, mean_by
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.functional.measures import contrasts, peaks_on_mask, threshold_overlaps
 
@@ -19,16 +19,16 @@ STEPS = 100
 
 
 class ExplanationMetric(RowMetric):
-    """Overlap, contrast and peak of the maps of the classes that a picture shows.
+    """Overlap, contrast and peak of the maps of the classes that an image shows.
 
-    Every class that a picture shows is a map of its own, the class as foreground, all other valid pixels as
-    background. Figures, in percent:
+    Every class that an image shows is a map of its own, the class as foreground, all other valid pixels as
+    background. MetricValues, in percent:
 
     - ``mIoU``: mean over the maps of the intersection over union at the one threshold that is best for all of
       them (the paper's grid search);
     - ``threshold``: that threshold;
     - ``mIoU, own threshold``: the same with the best threshold of each map;
-    - ``mSC``: heat inside minus heat outside, mean over the maps of a picture, then over pictures;
+    - ``mSC``: heat inside minus heat outside, mean over the maps of an image, then over images;
     - ``pointing``: share of the maps whose highest pixel lies on the class.
 
     Args:
@@ -47,12 +47,12 @@ class ExplanationMetric(RowMetric):
         )
         self.background = background
 
-    def update(self, truth: Truth, answer: Answer) -> None:
-        """Make the maps of the classes that the picture shows, at its own size, and measure them."""
+    def update(self, truth: Truth, prediction: Prediction) -> None:
+        """Make the maps of the classes that the image shows, at its own size, and measure them."""
         numbers, masks, valid = truth.objects(self.background)
         if not len(numbers):
             return
-        chosen = answer.similarity[numbers]
+        chosen = prediction.similarity[numbers]
         grid = (chosen.shape[1], chosen.shape[2])
         size = (valid.shape[0], valid.shape[1])
         (maps,) = similarity_map(chosen.flatten(1).T[None], grid, size)
@@ -60,7 +60,7 @@ class ExplanationMetric(RowMetric):
         shared, union = threshold_overlaps(maps, masks, valid, thresholds)
         self.add_rows(
             {
-                "picture": torch.full_like(numbers, truth.index),
+                "image": torch.full_like(numbers, truth.index),
                 "label": numbers,
                 "overlap": (shared / union.clamp(min=1)).float(),
                 "contrast": contrasts(maps, masks, valid),
@@ -68,15 +68,15 @@ class ExplanationMetric(RowMetric):
             }
         )
 
-    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
         """See the class."""
-        picture, overlap = rows["picture"], rows["overlap"].double()
-        weights = counts[:, picture]  # [R, M]
+        image, overlap = rows["image"], rows["overlap"].double()
+        weights = counts[:, image]  # [R, M]
         maps = weights.sum(1)
         best, step = (weights @ overlap / maps[:, None]).max(1)
         contrast = rows["contrast"]
-        known = contrast.isfinite()  # a class that fills its picture has no outside
-        means = mean_by(contrast[known], picture[known], counts.shape[1])
+        known = contrast.isfinite()  # a class that fills its image has no outside
+        means = mean_by(contrast[known], image[known], counts.shape[1])
         measured = counts[:, means.isfinite()]
         return {
             "mIoU": 100 * best,
@@ -86,10 +86,10 @@ class ExplanationMetric(RowMetric):
             "pointing": 100 * (weights @ rows["peak"]) / maps,
         }
 
-    def per_class(self, classes: int) -> Figures:
-        """The figures of each class over its own maps, at the threshold that is best for all classes."""
+    def per_class(self, classes: int) -> MetricValues:
+        """The metrics of each class over its own maps, at the threshold that is best for all classes."""
         rows = self.rows()
-        label, step = rows["label"], round(float(self.figures()["threshold"]) * STEPS)
+        label, step = rows["label"], round(float(self.values()["threshold"]) * STEPS)
         contrast, known = rows["contrast"], rows["contrast"].isfinite()
         return {
             "IoU": 100 * mean_by(rows["overlap"][:, step], label, classes),
@@ -98,7 +98,7 @@ class ExplanationMetric(RowMetric):
             "pointing": 100 * mean_by(rows["peak"], label, classes),
         }
 
-    def per_picture(self) -> Tensor:
-        """Mean overlap of a picture's maps, each at its best threshold, in percent."""
-        rows, pictures = self.renumbered()
-        return 100 * mean_by(rows["overlap"].amax(1), rows["picture"], pictures)
+    def per_image(self) -> Tensor:
+        """Mean overlap of an image's maps, each at its best threshold, in percent."""
+        rows, images = self.renumbered()
+        return 100 * mean_by(rows["overlap"].amax(1), rows["image"], images)

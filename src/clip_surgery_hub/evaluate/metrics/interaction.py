@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric, mean_by
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.metrics.row_metric import MetricValues, RowMetric, mean_by
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 from clip_surgery_hub.functional import similarity_map, similarity_to_points
 from clip_surgery_hub.results.explanation import Points
 from clip_surgery_hub.sam.backends import Sam
@@ -18,9 +18,9 @@ __all__ = ["InteractionMetric"]
 
 
 class InteractionMetric(RowMetric):
-    """Accuracy of the points of each class that a picture shows, and overlap of SAM's masks at them.
+    """Accuracy of the points of each class that an image shows, and overlap of SAM's masks at them.
 
-    Figures, in percent:
+    MetricValues, in percent:
 
     - ``positive points``: share of the points on a class that lie on it, of all such points;
     - ``positive points, mean of the maps``: the share of each map's points first;
@@ -31,7 +31,7 @@ class InteractionMetric(RowMetric):
     Points on pixels that are void are not counted.
 
     Args:
-        sam: see `sam.masks`; None leaves the masks and their figures out.
+        sam: see `sam.masks`; None leaves the masks and their metrics out.
         background: number of the background class, which is not looked for; None where there is none.
     """
 
@@ -42,19 +42,19 @@ class InteractionMetric(RowMetric):
         self.sam = sam
         self.background = background
 
-    def update(self, truth: Truth, answer: Answer) -> None:
-        """Ask SAM for the classes that the picture shows, at the points of their maps."""
+    def update(self, truth: Truth, prediction: Prediction) -> None:
+        """Ask SAM for the classes that the image shows, at the points of their maps."""
         numbers, masks, valid = (part.cpu() for part in truth.objects(self.background))
         if not len(numbers):
             return
-        chosen = answer.similarity.cpu()[numbers]
+        chosen = prediction.similarity.cpu()[numbers]
         grid, size = (chosen.shape[1], chosen.shape[2]), (valid.shape[0], valid.shape[1])
         points = [Points(*similarity_to_points(one.flatten(), grid, size)) for one in chosen]
         overlaps = {"by_score": torch.full((len(numbers),), torch.nan).double()}
         overlaps["by_agreement"] = overlaps["by_score"]
         if self.sam is not None:
             (heat,) = similarity_map(chosen.flatten(1).T[None], grid, size)
-            by_score, by_agreement = masks_at(truth.picture, points, self.sam, heat)
+            by_score, by_agreement = masks_at(truth.image, points, self.sam, heat)
             overlaps = {
                 "by_score": _overlaps(by_score, masks, valid),
                 "by_agreement": _overlaps(by_agreement, masks, valid),
@@ -63,35 +63,33 @@ class InteractionMetric(RowMetric):
         columns = dict(
             zip(("positive", "positive_right", "negative", "negative_right"), counted.T, strict=True)
         )
-        picture = torch.full_like(numbers, truth.index)
-        self.add_rows({"picture": picture, "label": numbers, **columns, **overlaps})
+        image = torch.full_like(numbers, truth.index)
+        self.add_rows({"image": image, "label": numbers, **columns, **overlaps})
 
-    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
         """See the class."""
-        weights = counts[:, rows["picture"]]
-        figures: Figures = {}
+        weights = counts[:, rows["image"]]
+        metrics: MetricValues = {}
         for side in ("positive", "negative"):
             points, right = rows[side], rows[f"{side}_right"]
-            figures[f"{side} points"] = 100 * (weights @ right) / (weights @ points)
+            metrics[f"{side} points"] = 100 * (weights @ right) / (weights @ points)
             if side == "positive":
                 asked = points > 0
                 share = right[asked] / points[asked]
                 mean = 100 * (weights[:, asked] @ share) / weights[:, asked].sum(1)
-                figures["positive points, mean of the maps"] = mean
+                metrics["positive points, mean of the maps"] = mean
         if not rows["by_score"].isnan().all():
             maps = weights.sum(1)
-            figures["mask IoU"] = 100 * (weights @ rows["by_score"]) / maps
-            figures["mask IoU, by agreement"] = 100 * (weights @ rows["by_agreement"]) / maps
-        return figures
+            metrics["mask IoU"] = 100 * (weights @ rows["by_score"]) / maps
+            metrics["mask IoU, by agreement"] = 100 * (weights @ rows["by_agreement"]) / maps
+        return metrics
 
-    def per_class(self, classes: int) -> Figures:
+    def per_class(self, classes: int) -> MetricValues:
         """The same of each class."""
         rows = self.rows()
         label = rows["label"]
         sums = {
-            side: torch.zeros(classes, dtype=torch.float64)
-            for side in rows
-            if side not in ("picture", "label")
+            side: torch.zeros(classes, dtype=torch.float64) for side in rows if side not in ("image", "label")
         }
         for side, total in sums.items():
             total.index_add_(0, label.cpu(), rows[side].cpu())
@@ -102,13 +100,13 @@ class InteractionMetric(RowMetric):
             found["mask IoU"] = 100 * mean_by(rows["by_score"], label, classes).cpu()
         return found
 
-    def per_picture(self) -> Tensor:
-        """Mean overlap of a picture's masks, or the share of its right positive points without SAM."""
-        rows, pictures = self.renumbered()
+    def per_image(self) -> Tensor:
+        """Mean overlap of an image's masks, or the share of its right positive points without SAM."""
+        rows, images = self.renumbered()
         if not rows["by_score"].isnan().all():
-            return 100 * mean_by(rows["by_score"], rows["picture"], pictures)
-        right = mean_by(rows["positive_right"], rows["picture"], pictures)
-        return 100 * right / mean_by(rows["positive"], rows["picture"], pictures)
+            return 100 * mean_by(rows["by_score"], rows["image"], images)
+        right = mean_by(rows["positive_right"], rows["image"], images)
+        return 100 * right / mean_by(rows["positive"], rows["image"], images)
 
 
 def _counted(points: Points, mask: Tensor, valid: Tensor) -> list[float]:

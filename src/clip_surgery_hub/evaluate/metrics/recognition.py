@@ -1,4 +1,4 @@
-"""Multi-label recognition: which classes a picture shows, ranked over the pictures."""
+"""Multi-label recognition: which classes an image shows, ranked over the images."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision
 
-from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.metrics.row_metric import MetricValues, RowMetric
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 
 __all__ = ["RecognitionMetric"]
 
 
 class RecognitionMetric(RowMetric):
-    """Mean average precision over the classes that any picture shows, in percent (``mAP``).
+    """Mean average precision over the classes that any image shows, in percent (``mAP``).
 
     Args:
         classes: T.
@@ -25,24 +25,24 @@ class RecognitionMetric(RowMetric):
         super().__init__({"scores": (torch.float32, (classes,)), "labels": (torch.bool, (classes,))})
         self.classes = classes
 
-    def update(self, truth: Truth, answer: Answer) -> None:
-        """Keep the picture's scores."""
+    def update(self, truth: Truth, prediction: Prediction) -> None:
+        """Keep the image's scores."""
         self.add_rows(
             {
-                "picture": torch.tensor([truth.index], device=answer.scores.device),
-                "scores": answer.scores[None].float(),
-                "labels": truth.labels[None].to(answer.scores.device),
+                "image": torch.tensor([truth.index], device=prediction.scores.device),
+                "scores": prediction.scores[None].float(),
+                "labels": truth.labels[None].to(prediction.scores.device),
             }
         )
 
-    def figures(self) -> Figures:
+    def values(self) -> MetricValues:
         """See the class; by torchmetrics."""
         precisions = self.per_class(self.classes)["AP"]
         known = precisions[precisions.isfinite()]
         return {"mAP": known.mean()} if len(known) else {}
 
-    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
-        """See the class; copies of a picture have one score, so they share a threshold.
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
+        """See the class; copies of an image have one score, so they share a threshold.
 
         A class counts in a resample where it is shown in it.
         """
@@ -54,8 +54,8 @@ class RecognitionMetric(RowMetric):
             total += precision.nan_to_num(0)
         return {"mAP": 100 * total / shown_classes}
 
-    def per_class(self, classes: int) -> Figures:
-        """The average precision of each class; NaN for one that no picture shows."""
+    def per_class(self, classes: int) -> MetricValues:
+        """The average precision of each class; NaN for one that no image shows."""
         rows = self.rows()
         shown = rows["labels"].any(0)
         found = torch.full((classes,), torch.nan, dtype=torch.float64, device=shown.device)
@@ -69,8 +69,8 @@ class RecognitionMetric(RowMetric):
             ).double()
         return {"AP": 100 * found}
 
-    def per_picture(self) -> Tensor:
-        """Average precision of each picture's classes by their scores, in percent; NaN for none or all."""
+    def per_image(self) -> Tensor:
+        """Average precision of each image's classes by their scores, in percent; NaN for none or all."""
         rows = self.rows()
         found = []
         for scores, labels in zip(rows["scores"], rows["labels"], strict=True):

@@ -1,7 +1,7 @@
-"""Metrics whose state is rows: what each picture contributes, from which every figure follows.
+"""Metrics whose state is rows: what each image contributes, from which every metric follows.
 
-Rows can be gathered over ranks, kept on disk and put together again in any order, and the figures of a
-bootstrap sample follow from the same rows, counted as often as their picture was drawn.
+Rows can be gathered over ranks, kept on disk and put together again in any order, and the metrics of a
+bootstrap sample follow from the same rows, counted as often as their image was drawn.
 """
 
 from __future__ import annotations
@@ -14,73 +14,73 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 
 __all__ = ["RowMetric"]
 
-Figures = dict[str, Tensor]
+MetricValues = dict[str, Tensor]
 
 
 class RowMetric(Metric):
-    """A metric over pictures, kept as rows in any number of columns.
+    """A metric over images, kept as rows in any number of columns.
 
     Attributes:
-        columns: the type of each column and the shape of one row; the first, "picture", is the number of the
-            row's picture in its data set.
+        columns: the type of each column and the shape of one row; the first, "image", is the number of the
+            row's image in its data set.
     """
 
-    picture: list[Tensor]
+    image: list[Tensor]
     full_state_update = False
     higher_is_better = True
 
     def __init__(self, columns: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> None:
         super().__init__()
-        self.columns = {"picture": (torch.int64, ()), **columns}
+        self.columns = {"image": (torch.int64, ()), **columns}
         for name in self.columns:
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     @abstractmethod
-    def update(self, truth: Truth, answer: Answer) -> None:
-        """Take what a reading says of one picture."""
+    def update(self, truth: Truth, prediction: Prediction) -> None:
+        """Take what a variant says of one image."""
 
     @abstractmethod
-    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
-        """The figures over resamples of the pictures.
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
+        """The metrics over resamples of the images.
 
         Args:
-            rows: the columns, "picture" renumbered 0, 1, ... B-1.
-            counts: how often each picture is in each resample, float64 ``[R, B]``.
+            rows: the columns, "image" renumbered 0, 1, ... B-1.
+            counts: how often each image is in each resample, float64 ``[R, B]``.
 
         Returns:
-            Each figure's value per resample, float64 ``[R]``.
+            Each metric's value per resample, float64 ``[R]``.
         """
 
     @abstractmethod
-    def per_class(self, classes: int) -> Figures:
-        """Figures of each class, float64 ``[T]``; NaN where a class does not occur."""
+    def per_class(self, classes: int) -> MetricValues:
+        """MetricValues of each class, float64 ``[T]``; NaN where a class does not occur."""
 
     @abstractmethod
-    def per_picture(self) -> Tensor:
-        """How well each picture went, float64 ``[B]`` in the order of :meth:`pictures`; NaN where unknown."""
+    def per_image(self) -> Tensor:
+        """How well each image went, float64 ``[B]`` in the order of :meth:`images`; NaN where unknown."""
 
     def rows(self) -> dict[str, Tensor]:
-        """The columns, one tensor each, in the order of the pictures' numbers."""
+        """The columns, one tensor each, in the order of the images' numbers."""
         found = {name: self._column(name) for name in self.columns}
-        order = torch.argsort(found["picture"], stable=True)
+        order = torch.argsort(found["image"], stable=True)
         return {name: column[order] for name, column in found.items()}
 
     def add_rows(self, rows: Mapping[str, Tensor]) -> None:
         """Append rows, as :meth:`rows` gave them."""
         for name in self.columns:
             getattr(self, name).append(rows[name].to(self.device))
-        # Rows that came from elsewhere count as updates: torchmetrics warns of figures of nothing.
+        # Rows that came from elsewhere count as updates: torchmetrics warns of metrics of nothing.
         self._update_count += 1
         self._computed = None
 
     @property
     def additions(self) -> int:
         """How often rows were added."""
-        return len(self.picture)
+        return len(self.image)
 
     def rows_since(self, additions: int) -> dict[str, Tensor]:
         """The columns of what was added after the first so many additions, before they were gathered."""
@@ -90,27 +90,27 @@ class RowMetric(Metric):
             found[name] = torch.cat(parts).to(dtype) if parts else torch.empty(0, *shape, dtype=dtype)
         return found
 
-    def pictures(self) -> Tensor:
-        """Numbers of the pictures that have rows, ascending, int64 ``[B]``."""
-        numbers: Tensor = self._column("picture").unique()
+    def images(self) -> Tensor:
+        """Numbers of the images that have rows, ascending, int64 ``[B]``."""
+        numbers: Tensor = self._column("image").unique()
         return numbers
 
     def renumbered(self) -> tuple[dict[str, Tensor], int]:
-        """:meth:`rows` with the pictures numbered 0, 1, ..., and how many there are."""
+        """:meth:`rows` with the images numbered 0, 1, ..., and how many there are."""
         rows = self.rows()
-        pictures, rows["picture"] = rows["picture"].unique(return_inverse=True)
-        return rows, len(pictures)
+        images, rows["image"] = rows["image"].unique(return_inverse=True)
+        return rows, len(images)
 
-    def compute(self) -> Figures:
-        """Every figure over the rows of all ranks; see :meth:`figures`."""
-        return self.figures()
+    def compute(self) -> MetricValues:
+        """Every metric over the rows of all ranks; see :meth:`values`."""
+        return self.values()
 
-    def figures(self) -> Figures:
-        """Every figure over the rows that are here, a float64 scalar each; empty where no picture counted."""
-        rows, pictures = self.renumbered()
-        if not pictures:
+    def values(self) -> MetricValues:
+        """Every metric over the rows that are here, a float64 scalar each; empty where no image counted."""
+        rows, images = self.renumbered()
+        if not images:
             return {}
-        whole = torch.ones(1, pictures, dtype=torch.float64, device=rows["picture"].device)
+        whole = torch.ones(1, images, dtype=torch.float64, device=rows["image"].device)
         return {name: values[0] for name, values in self.resampled(rows, whole).items()}
 
     def _column(self, name: str) -> Tensor:

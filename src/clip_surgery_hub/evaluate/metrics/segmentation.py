@@ -7,24 +7,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.evaluate.metrics.row_metric import Figures, RowMetric
-from clip_surgery_hub.evaluate.truth import Answer, Truth
+from clip_surgery_hub.evaluate.metrics.row_metric import MetricValues, RowMetric
+from clip_surgery_hub.evaluate.truth import Prediction, Truth
 from clip_surgery_hub.functional import highest_text
 from clip_surgery_hub.functional.measures import class_overlaps
 
 __all__ = ["SegmentationMetric"]
 
-READINGS = {"mIoU": "all_classes", "mIoU, picture's classes": "own_classes"}
-"""The two readings of the paper: which classes compete for a pixel."""
+VARIANTS = {"mIoU": "all_classes", "mIoU, image's classes": "own_classes"}
+"""The two variants of the paper: which classes compete for a pixel."""
 
 
 class SegmentationMetric(RowMetric):
-    """Mean intersection over union of the classes; overlap and union are summed over all pictures first.
+    """Mean intersection over union of the classes; overlap and union are summed over all images first.
 
-    Figures, in percent:
+    MetricValues, in percent:
 
     - ``mIoU``: all classes compete for each pixel;
-    - ``mIoU, picture's classes``: only those that the picture shows;
+    - ``mIoU, image's classes``: only those that the image shows;
     - ``pixels right``: share of the valid pixels, all classes competing.
 
     A class counts where it occurs in truth or prediction, as in torchmetrics' Jaccard index.
@@ -38,10 +38,10 @@ class SegmentationMetric(RowMetric):
         super().__init__({"all_classes": shape, "own_classes": shape})
         self.classes = classes
 
-    def update(self, truth: Truth, answer: Answer) -> None:
-        """Segment the picture at its own size, twice."""
+    def update(self, truth: Truth, prediction: Prediction) -> None:
+        """Segment the image at its own size, twice."""
         assert truth.segmentation is not None
-        fact, similarity = truth.segmentation, answer.similarity
+        fact, similarity = truth.segmentation, prediction.similarity
         size = (fact.shape[0], fact.shape[1])
         own = fact.unique()
         own = own[own >= 0]
@@ -49,33 +49,33 @@ class SegmentationMetric(RowMetric):
         among_own = own[highest_text(similarity[own], size)] if len(own) else everything
         self.add_rows(
             {
-                "picture": torch.tensor([truth.index], device=fact.device),
+                "image": torch.tensor([truth.index], device=fact.device),
                 "all_classes": class_overlaps(everything, fact, self.classes)[None].int(),
                 "own_classes": class_overlaps(among_own, fact, self.classes)[None].int(),
             }
         )
 
-    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> Figures:
+    def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
         """See the class."""
-        # A picture has one row, so the rows are the pictures.
-        figures: Figures = {}
-        for name, column in READINGS.items():
+        # An image has one row, so the rows are the images.
+        metrics: MetricValues = {}
+        for name, column in VARIANTS.items():
             both, predicted, true = (counts @ part.double() for part in rows[column].unbind(1))  # [R, T]
-            figures[name] = 100 * _jaccard(both, predicted, true).nanmean(1)
+            metrics[name] = 100 * _jaccard(both, predicted, true).nanmean(1)
             if column == "all_classes":
                 right = 100 * both.sum(1) / true.sum(1)
-        return {**figures, "pixels right": right}
+        return {**metrics, "pixels right": right}
 
-    def per_class(self, classes: int) -> Figures:
-        """The overlap of each class over the data set, in both readings."""
+    def per_class(self, classes: int) -> MetricValues:
+        """The overlap of each class over the data set, in both variants."""
         rows = self.rows()
         return {
             name.replace("mIoU", "IoU"): 100 * _jaccard(*rows[column].double().sum(0).unbind(0))
-            for name, column in READINGS.items()
+            for name, column in VARIANTS.items()
         }
 
-    def per_picture(self) -> Tensor:
-        """Share of each picture's valid pixels that are right, all classes competing, in percent."""
+    def per_image(self) -> Tensor:
+        """Share of each image's valid pixels that are right, all classes competing, in percent."""
         both, _, true = self.rows()["all_classes"].double().sum(2).unbind(1)
         return 100 * both / true
 

@@ -1,4 +1,4 @@
-"""The folder of a run: shards that survive a crash, resumed, watched and read while it goes on."""
+"""The folder of a run: shards that survive a crash, resumed, watched and read while it runs."""
 
 from clip_surgery_hub.files.lock import RunError as RunError
 from clip_surgery_hub.prediction.runs.folder import RunFolder as RunFolder
@@ -15,7 +15,7 @@ from clip_surgery_hub.prediction.runs.schema import OUTPUTS as OUTPUTS
 from clip_surgery_hub.prediction.runs.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from clip_surgery_hub.prediction.runs.schema import check_outputs as check_outputs
 from clip_surgery_hub.prediction.runs.schema import errors_schema as errors_schema
-from clip_surgery_hub.prediction.runs.schema import pictures_schema as pictures_schema
+from clip_surgery_hub.prediction.runs.schema import images_schema as images_schema
 from clip_surgery_hub.prediction.runs.shard_records import Counts as Counts
 from clip_surgery_hub.prediction.runs.shards import ShardSink as ShardSink
 from clip_surgery_hub.prediction.runs.status import RunStatus as RunStatus

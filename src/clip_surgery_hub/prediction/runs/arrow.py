@@ -15,7 +15,7 @@ def to_batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.RecordB
     """Rows as a record batch of the schema.
 
     Args:
-        rows: one dictionary per picture with a value for every column. Columns of numbers take lists, arrays
+        rows: one dictionary per image with a value for every column. Columns of numbers take lists, arrays
             or CPU tensors of any shape with the right number of values.
         schema: of the table.
 

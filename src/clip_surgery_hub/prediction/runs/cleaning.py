@@ -55,7 +55,7 @@ def _shards(path: Path) -> list[Path]:
 def remove_run(path: Path) -> None:
     """Remove what a run wrote and nothing else; ``run.json`` stays until another takes its place.
 
-    The manifests go first: killed at any place, this leaves a run with fewer pictures.
+    The manifests go first: killed at any place, this leaves a run with fewer images.
     """
     for file in [*manifest_files(path), *_shards(path), *_own_ranks(path), path / LOG]:
         file.unlink(missing_ok=True)
@@ -82,7 +82,7 @@ def clean_run(path: Path) -> None:
         for record in damaged:
             warnings.warn(
                 f"The shard {record.table}/{record.file} of {path} is missing or not of its recorded size; "
-                f"its {record.rows} pictures will be done again.",
+                f"its {record.rows} images will be done again.",
                 stacklevel=3,
             )
         lines = "".join(f"{manifest_line(record)}\n" for record in whole).encode()

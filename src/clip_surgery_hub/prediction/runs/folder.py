@@ -1,9 +1,9 @@
-"""The folder of a run: begun or gone on with, held while it is written, cleaned of what a crash left.
+"""The folder of a run: begun or resumed, held while it is written, cleaned of what a crash left.
 
 ::
 
     RUN/run.json                    what the run was asked to do
-        pictures/*.parquet          the explained pictures      errors/*.parquet   the others
+        images/*.parquet          the explained images      errors/*.parquet   the others
         manifest/*.jsonl            a line per recorded shard: what no line names is not part of the run
         unfinished/                 shards while they are written
         ranks/*.json                counters of the ranks that run
@@ -56,7 +56,7 @@ class RunFolder:
         path: of the folder.
         session: a name for this start; the other ranks need it to join.
         settings: what the run was asked to do.
-        recorded: pictures recorded by earlier starts.
+        recorded: images recorded by earlier starts.
     """
 
     def __init__(self, path: Path, session: str, settings: dict[str, Any], held: ExitStack) -> None:
@@ -102,19 +102,19 @@ class RunFolder:
     def open(
         cls, path: str | Path, settings: Mapping[str, Any], *, overwrite: bool = False, wait: float = 60.0
     ) -> Self:
-        """Begin a run, or go on with it; on rank 0, before the others :meth:`join`.
+        """Begin a run, or resume it; on rank 0, before the others :meth:`join`.
 
         What a killed start left behind is removed: unfinished shards, shards that no manifest names, torn
         lines.
 
         Args:
             path: of the folder; missing parents are created.
-            settings: what a run must have in common with the one that it goes on with, in plain values that
+            settings: what a run must have in common with the one that it resumes, in plain values that
                 JSON can hold. ``"versions"`` (package name -> version) may differ, with a warning;
                 ``"texts"``, ``"background"``, ``"outputs"`` and ``"width"`` name the columns while there is
-                no picture yet.
+                no image yet.
             overwrite: begin anew where the folder holds a run with other settings. Only what that run wrote
-                is removed. A run with the same settings is gone on with: the same command finishes it.
+                is removed. A run with the same settings is resumed: the same command finishes it.
             wait: seconds to wait for processes of a killed run that still live.
 
         Raises:
@@ -139,7 +139,7 @@ class RunFolder:
             elif changed := differences(old.versions, new.versions):
                 warnings.warn(
                     f"{path} was begun with other versions of packages: {'; '.join(changed)}. "
-                    "The numbers may differ a little between the pictures.",
+                    "The numbers may differ a little between the images.",
                     stacklevel=2,
                 )
             clean_run(path)
@@ -163,7 +163,7 @@ class RunFolder:
             return cls(path, session, read_record(path).settings, stack.pop_all())
 
     def recorded_keys(self) -> KeySet:
-        """The keys of the pictures that earlier starts recorded, explained or not; reads no other column.
+        """The keys of the images that earlier starts recorded, explained or not; reads no other column.
 
         Raises:
             RunError: for a shard that is damaged.
@@ -177,7 +177,7 @@ class RunFolder:
 
         Args:
             rank: of the process, counted over all nodes.
-            schema: of the table of pictures, see `pictures_schema`.
+            schema: of the table of images, see `images_schema`.
             shard_rows: the most rows of a shard.
             seconds: the longest that a row waits to be recorded.
 
@@ -219,7 +219,7 @@ def _key_columns(path: Path, records: list[ShardRecord]) -> Iterator[pa.Array]:
         except (ArrowException, OSError) as error:
             raise RunError(
                 f"The shard {record.path(path)} is damaged ({error}). Remove this file and start the same "
-                f"command again: its {record.rows} pictures will be done again."
+                f"command again: its {record.rows} images will be done again."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which pictures are done: the keys of a run as digests, in little memory for a hundred million of them."""
+"""Which images are done: the keys of a run as digests, in little memory for a hundred million of them."""
 
 from __future__ import annotations
 

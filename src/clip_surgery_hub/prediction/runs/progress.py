@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a report per rank every few seconds, a line of a log every minute."""
+"""What a run tells while it runs: a report per rank every few seconds, a line of a log every minute."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RankProgress:
         run: folder of the run.
         session: of this start, :attr:`RunFolder.session`.
         rank: of the process, counted over all nodes.
-        total: pictures of the whole run, those done by earlier starts included; None where it is not known.
+        total: images of the whole run, those done by earlier starts included; None where it is not known.
         every: the least seconds between two reports.
         clock: gives the time; for tests.
     """
@@ -74,7 +74,7 @@ class RankProgress:
         """Report for the last time: this rank has nothing left to do.
 
         Args:
-            total: pictures of the whole run, where only its end tells.
+            total: images of the whole run, where only its end tells.
 
         Raises:
             RunError: as :meth:`update`.

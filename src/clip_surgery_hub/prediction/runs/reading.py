@@ -1,4 +1,4 @@
-"""Tables of a run: what its manifests name, also while it goes on."""
+"""Tables of a run: what its manifests name, also while it runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from clip_surgery_hub.files.lock import RunError
 from clip_surgery_hub.prediction.runs.run_record import read_record
-from clip_surgery_hub.prediction.runs.schema import errors_schema, pictures_schema
+from clip_surgery_hub.prediction.runs.schema import errors_schema, images_schema
 from clip_surgery_hub.prediction.runs.shard_records import (
     ShardRecord,
     is_as_recorded,
@@ -25,10 +25,10 @@ __all__ = ["read_errors", "read_run", "read_settings", "run_dataset", "verify_ru
 
 
 def read_run(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The explained pictures of a run as one table, a row each, in memory.
+    """The explained images of a run as one table, a row each, in memory.
 
     Args:
-        run: its folder. The run may still go on: rows that are recorded later are not in the table.
+        run: its folder. The run may still be running: rows that are recorded later are not in the table.
         columns: the names of those wanted, in this order; None for all. ``read_run(run).schema`` tells what
             they hold.
 
@@ -37,7 +37,7 @@ def read_run(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
         ValueError: for a column that there is not.
 
     Warns:
-        UserWarning: for recorded shards that are missing or not of their size: their pictures are left out.
+        UserWarning: for recorded shards that are missing or not of their size: their images are left out.
     """
     dataset = run_dataset(run)
     unknown = [name for name in columns or () if name not in dataset.schema.names]
@@ -52,10 +52,10 @@ def read_run(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def run_dataset(run: str | Path) -> Dataset:
-    """The explained pictures of a run as a dataset: nothing is read before it is asked for.
+    """The explained images of a run as a dataset: nothing is read before it is asked for.
 
     Args:
-        run: its folder. The run may still go on: shards that are recorded later are not in the dataset.
+        run: its folder. The run may still be running: shards that are recorded later are not in the dataset.
 
     Raises:
         RunError: for a folder that is no run.
@@ -68,23 +68,23 @@ def run_dataset(run: str | Path) -> Dataset:
     def schema() -> pa.Schema:
         if not settings.get("texts"):
             raise RunError(
-                f"{run} has no picture yet, and its settings name no texts. Wait for the first shard."
+                f"{run} has no image yet, and its settings name no texts. Wait for the first shard."
             )
-        return pictures_schema(
+        return images_schema(
             settings.get("outputs", ()),
             texts=settings["texts"],
             background=settings.get("background", ()),
             width=settings.get("width"),
         )
 
-    return _dataset(Path(run), "pictures", schema)
+    return _dataset(Path(run), "images", schema)
 
 
 def read_errors(run: str | Path) -> pa.Table:
-    """The pictures of a run that could not be explained: key, kind and message of each.
+    """The images of a run that could not be explained: key, kind and message of each.
 
     Args:
-        run: its folder; the run may still go on.
+        run: its folder; the run may still be running.
 
     Raises:
         RunError: for a folder that is no run.
@@ -136,7 +136,7 @@ def _dataset(run: Path, table: str, empty_schema: Callable[[], pa.Schema]) -> Da
     if damaged:
         warnings.warn(
             f"{len(damaged)} recorded shards of {run} are missing or not of their size, {_named(damaged[0])} "
-            "first; they are left out. Start the run's command again: their pictures will be done again.",
+            "first; they are left out. Start the run's command again: their images will be done again.",
             stacklevel=3,
         )
     if not whole:
@@ -157,6 +157,6 @@ def _check_unique(run: Path, keys: pa.ChunkedArray) -> None:
     counted = keys.value_counts()
     several = counted.filter(compute.greater(counted.field("counts"), 1)).field("values")
     raise RunError(
-        f"{len(several)} keys are in {run} more than once, {several[0].as_py()!r} first. Name every picture "
+        f"{len(several)} keys are in {run} more than once, {several[0].as_py()!r} first. Name every image "
         "once, and begin anew in another folder."
     )

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from clip_surgery_hub.files.lock import LOCK, RANKS_LOCK
 
 FORMAT = "clip_surgery_hub run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 RECORD = "run.json"
-TABLES = ("pictures", "errors")
+TABLES = ("images", "errors")
 MANIFEST = "manifest"
 UNFINISHED = "unfinished"
 RANKS = "ranks"

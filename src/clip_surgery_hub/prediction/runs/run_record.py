@@ -21,7 +21,7 @@ class RunRecord:
     """What ``run.json`` says.
 
     Attributes:
-        settings: what a run must have in common with the one that it goes on with.
+        settings: what a run must have in common with the one that it resumes.
         versions: package name -> version, of the installation that began it.
         began: when, ISO 8601 in UTC.
     """

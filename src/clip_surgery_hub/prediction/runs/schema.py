@@ -15,7 +15,7 @@ from clip_surgery_hub.prediction.runs.run_files import FORMAT
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["OUTPUTS", "SCHEMA_VERSION", "check_outputs", "errors_schema", "pictures_schema"]
+__all__ = ["OUTPUTS", "SCHEMA_VERSION", "check_outputs", "errors_schema", "images_schema"]
 
 SCHEMA_VERSION = 1
 
@@ -34,10 +34,10 @@ def check_outputs(outputs: Iterable[str]) -> None:
             raise ValueError(f"There is no output {name!r}. Choose from {', '.join(OUTPUTS)}.")
 
 
-def pictures_schema(
+def images_schema(
     outputs: Iterable[str], *, texts: Sequence[str], background: Sequence[str] = (), width: int | None = None
 ) -> pa.Schema:
-    """The schema of the table of explained pictures: key, sizes, and a column per chosen output.
+    """The schema of the table of explained images: key, sizes, and a column per chosen output.
 
     Args:
         outputs: which of :data:`OUTPUTS`, in any order.
@@ -73,17 +73,17 @@ def pictures_schema(
         ),
         "presence": (
             _list(pa.float32(), number),
-            "[T] in [0, 1], one per text: how surely the text is in the picture at all",
+            "[T] in [0, 1], one per text: how surely the text is in the image at all",
         ),
         "points": (
             _list(_list(point), number),
-            "[T] lists, one per text: points x, y in pixels of the picture; label 1 on the text, 0 off it",
+            "[T] lists, one per text: points x, y in pixels of the image; label 1 on the text, 0 off it",
         ),
         "boxes": (
             _list(_list(box), number),
-            "[T] lists, one per text: boxes x0, y0, x1, y1 in pixels of the picture, x1 and y1 exclusive",
+            "[T] lists, one per text: boxes x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive",
         ),
-        "labels": (_list(label), "the texts that the picture shows, with their scores, the highest first"),
+        "labels": (_list(label), "the texts that the image shows, with their scores, the highest first"),
         "segments": (
             _list(segment),
             "one mask per text, then per background text: COCO's compressed run lengths of a mask of "
@@ -99,23 +99,23 @@ def pictures_schema(
         ),
     }
     described = [
-        ("key", pa.string(), "names the picture; each once in a run"),
-        ("height", pa.int32(), "of the picture in pixels"),
-        ("width", pa.int32(), "of the picture in pixels"),
+        ("key", pa.string(), "names the image; each once in a run"),
+        ("height", pa.int32(), "of the image in pixels"),
+        ("width", pa.int32(), "of the image in pixels"),
         ("grid_height", pa.int32(), "of the grid of patches, in patches"),
         ("grid_width", pa.int32(), "of the grid of patches, in patches"),
         *((name, *columns[name]) for name in OUTPUTS if name in chosen),
     ]
     told = {"texts": json.dumps(list(texts)), "background": json.dumps(list(background))}
-    return _schema("pictures", described, told)
+    return _schema("images", described, told)
 
 
 def errors_schema() -> pa.Schema:
-    """The schema of the table of pictures that could not be explained: key, kind, message."""
+    """The schema of the table of images that could not be explained: key, kind, message."""
     import pyarrow as pa
 
     described = [
-        ("key", pa.string(), "names the picture; each once in a run"),
+        ("key", pa.string(), "names the image; each once in a run"),
         ("kind", pa.string(), "what went wrong, in a word that can be counted"),
         ("message", pa.string(), "what went wrong, in one line"),
     ]

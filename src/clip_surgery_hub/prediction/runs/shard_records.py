@@ -27,23 +27,23 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pictures.
+    """How many images.
 
     Attributes:
-        pictures: that were explained.
+        images: that were explained.
         errors: that could not be.
     """
 
-    pictures: int = 0
+    images: int = 0
     errors: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.pictures + other.pictures, self.errors + other.errors)
+        return Counts(self.images + other.images, self.errors + other.errors)
 
     @property
     def all(self) -> int:
         """Explained or not."""
-        return self.pictures + self.errors
+        return self.images + self.errors
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class ShardRecord:
     """One line of a manifest.
 
     Attributes:
-        table: "pictures" or "errors", the folder that the shard is in.
+        table: "images" or "errors", the folder that the shard is in.
         file: its name there.
-        rows: how many pictures it holds.
+        rows: how many images it holds.
         bytes: its size.
         sha256: digest of the file, hexadecimal.
         seconds: from its first row to the moment it was recorded.
@@ -131,7 +131,7 @@ def read_manifests(run: Path, *, without: str | None = None) -> list[ShardRecord
 
 
 def count_rows(records: Iterable[ShardRecord]) -> Counts:
-    """The pictures that the records are about."""
+    """The images that the records are about."""
     rows = dict.fromkeys(TABLES, 0)
     for record in records:
         rows[record.table] += record.rows
@@ -179,7 +179,7 @@ def writing(run: Path) -> Iterator[None]:
         what = f"no space left on the disk of {run}" if full else f"{run} cannot be written to ({error})"
         cure = "free space" if full else "put that right"
         raise RunError(
-            f"{what}: {_recorded(run)} pictures are recorded, nothing of them is damaged; "
+            f"{what}: {_recorded(run)} images are recorded, nothing of them is damaged; "
             f"{cure} and start the same command again"
         ) from error
 

@@ -48,7 +48,7 @@ class ShardSink:
         run: folder of the run, which :class:`RunFolder` made.
         session: the start that this belongs to.
         rank: of the process, counted over all nodes; one sink per rank and session.
-        schema: of the table of pictures, see :func:`pictures_schema`.
+        schema: of the table of images, see :func:`images_schema`.
         shard_rows: the most rows of a shard.
         seconds: the longest that a row waits to be recorded.
         clock: gives seconds; for tests.
@@ -73,7 +73,7 @@ class ShardSink:
         if seconds < 0:
             raise ValueError(f"seconds must not be negative, got {seconds}.")
         self._run, self._session, self._rank = run, session, rank
-        self._schemas = {"pictures": schema, "errors": errors_schema()}
+        self._schemas = {"images": schema, "errors": errors_schema()}
         self._shard_rows, self._seconds, self._clock = shard_rows, seconds, clock
         self._open = {table: _OpenShard() for table in TABLES}
         self._written = 0
@@ -98,7 +98,7 @@ class ShardSink:
         """Take rows, and write every shard that is full or too old.
 
         Args:
-            table: "pictures" or "errors".
+            table: "images" or "errors".
             rows: a value per column of the table's schema.
 
         Raises:

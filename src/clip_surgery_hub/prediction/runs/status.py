@@ -1,4 +1,4 @@
-"""How far a run is, from its folder alone: recorded pictures, and those that its ranks have open."""
+"""How far a run is, from its folder alone: recorded images, and those that its ranks have open."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class RunStatus:
     """How far a run is.
 
     Attributes:
-        done: pictures explained, those not recorded yet included while their rank lives.
-        failed: pictures that could not be explained, likewise.
-        total: pictures there are, None where nobody knows.
-        left: pictures still to do, None where nobody knows.
-        per_second: pictures, explained or not, per second of the last minute; 0 for a run that is not alive.
+        done: images explained, those not recorded yet included while their rank lives.
+        failed: images that could not be explained, likewise.
+        total: images there are, None where nobody knows.
+        left: images still to do, None where nobody knows.
+        per_second: images, explained or not, per second of the last minute; 0 for a run that is not alive.
         alive: whether a process holds the run.
         ranks: how many ranks work on it.
         began: when the run began, at its first start.
@@ -70,9 +70,9 @@ class RankReport:
         rank: its number.
         host: name of its machine.
         pid: number of its process.
-        counts: pictures that it has done since this start.
-        total: pictures of the whole run, those done earlier included, as far as the rank knows.
-        window: a moment within the last minute, and how many pictures it had done then.
+        counts: images that it has done since this start.
+        total: images of the whole run, those done earlier included, as far as the rank knows.
+        window: a moment within the last minute, and how many images it had done then.
         updated: when this was written.
         finished: whether it has nothing left to do.
     """
@@ -88,7 +88,7 @@ class RankReport:
     finished: bool
 
     def per_second(self, now: datetime) -> float:
-        """Pictures per second since the beginning of the window."""
+        """Images per second since the beginning of the window."""
         # A rank that is silent for long has slowed down, however fast it was when it last spoke.
         end = now if (now - self.updated).total_seconds() > _STALLED else self.updated
         seconds = (end - self.window[0]).total_seconds()
@@ -101,7 +101,7 @@ class RankReport:
             "rank": self.rank,
             "host": self.host,
             "pid": self.pid,
-            "pictures": self.counts.pictures,
+            "images": self.counts.images,
             "errors": self.counts.errors,
             "total": self.total,
             "window": [self.window[0].isoformat(), self.window[1]],
@@ -121,7 +121,7 @@ class RankReport:
             values: dict[str, Any] = json.loads(text)
             moment, done = values.pop("window")
             return cls(
-                counts=Counts(values.pop("pictures"), values.pop("errors")),
+                counts=Counts(values.pop("images"), values.pop("errors")),
                 window=(datetime.fromisoformat(moment), int(done)),
                 updated=datetime.fromisoformat(values.pop("updated")),
                 **values,
@@ -153,7 +153,7 @@ def run_status(run: str | Path) -> RunStatus:
     heard = [report.updated for report in reports] + [datetime.fromisoformat(one.time) for one in records]
     now = datetime.now(UTC)
     return RunStatus(
-        done=counts.pictures,
+        done=counts.images,
         failed=counts.errors,
         total=total,
         left=None if total is None else max(0, total - counts.all),
@@ -178,7 +178,7 @@ def _count(records: list[ShardRecord], live: list[RankReport]) -> Counts:
     counts = count_rows(others)
     for origin, reported in by_origin.items():
         recorded = count_rows(of_live[origin])
-        counts += Counts(max(recorded.pictures, reported.pictures), max(recorded.errors, reported.errors))
+        counts += Counts(max(recorded.images, reported.images), max(recorded.errors, reported.errors))
     return counts
 
 

@@ -1,7 +1,7 @@
-"""Where pictures come from: folders, patterns, manifests, tars, datasets; each once, in equal shares."""
+"""Where images come from: folders, patterns, manifests, tars, datasets; each once, in equal shares."""
 
 from clip_surgery_hub.prediction.sources.batches import (
-    PictureBatches,
+    ImageBatches,
     batches_of,
     leave_signals_to_the_rank,
 )
@@ -9,7 +9,7 @@ from clip_surgery_hub.prediction.sources.opening import open_source
 from clip_surgery_hub.prediction.sources.source import Sample, Share, Source
 
 __all__ = [
-    "PictureBatches",
+    "ImageBatches",
     "Sample",
     "Share",
     "Source",

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from clip_surgery_hub.images.image_transform import PictureReading
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources.source import Sample, Share, Source
 
-__all__ = ["PictureBatches", "batches_of", "leave_signals_to_the_rank"]
+__all__ = ["ImageBatches", "batches_of", "leave_signals_to_the_rank"]
 
 Batch = dict[str, Any]
 BATCHES_HELD_BACK = 4
-"""How many batches' worth of pictures wait at most for others of their shape."""
+"""How many batches' worth of images wait at most for others of their shape."""
 
 
-class PictureBatches(IterableDataset[Batch]):
+class ImageBatches(IterableDataset[Batch]):
     """The batches of one rank, shared among the workers of a data loader that takes them as they are.
 
     Args:
-        source: the pictures of all ranks.
-        reading: how they are decoded and resized.
+        source: the images of all ranks.
+        image_transform: how they are decoded and resized.
         batch_size: of full batches.
         done: keys that are left out.
         rank: number of this process, from 0.
@@ -36,7 +36,7 @@ class PictureBatches(IterableDataset[Batch]):
     def __init__(
         self,
         source: Source,
-        reading: PictureReading,
+        image_transform: ImageTransform,
         *,
         batch_size: int,
         done: Container[str] = (),
@@ -45,7 +45,7 @@ class PictureBatches(IterableDataset[Batch]):
     ) -> None:
         super().__init__()
         self.source = source
-        self.reading = reading
+        self.image_transform = image_transform
         self.batch_size = batch_size
         self.done = done
         self.rank = rank
@@ -57,38 +57,40 @@ class PictureBatches(IterableDataset[Batch]):
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         share = Share(self.rank * workers + number, self.ranks * workers)
         samples = self.source.samples(share, self.done)
-        return batches_of(samples, self.reading, batch_size=self.batch_size)
+        return batches_of(samples, self.image_transform, batch_size=self.batch_size)
 
 
-def batches_of(samples: Iterable[Sample], reading: PictureReading, *, batch_size: int) -> Iterator[Batch]:
+def batches_of(
+    samples: Iterable[Sample], image_transform: ImageTransform, *, batch_size: int
+) -> Iterator[Batch]:
     """Decode samples and put them together by their shapes; each is in one batch, as a row or as an error.
 
-    A batch goes out when ``batch_size`` pictures of its shape are there. When as many pictures wait as there
+    A batch goes out when ``batch_size`` images of its shape are there. When as many images wait as there
     are in four batches, the largest group of one shape goes out as it is; at the end all that is left does.
 
     Args:
         samples: not decoded.
-        reading: how they are decoded and resized.
+        image_transform: how they are decoded and resized.
         batch_size: of full batches.
 
     Yields:
         Dictionaries:
 
         - ``keys``: B strings, B at most ``batch_size``.
-        - ``pixels``: ``[B, 3, H, W]`` uint8, not normalised; ``[0, 3, patch, patch]`` without pictures.
-        - ``heights``, ``widths``: ``[B]`` int64, of the pictures before they were resized, in pixels.
-        - ``errors``: a list of ``{"key", "kind", "message"}``, at most ``batch_size``, of pictures that could
-          not be read, see `pictures.ERROR_KINDS`.
+        - ``pixels``: ``[B, 3, H, W]`` uint8, not normalized; ``[0, 3, patch, patch]`` without images.
+        - ``heights``, ``widths``: ``[B]`` int64, of the images before they were resized, in pixels.
+        - ``errors``: a list of ``{"key", "kind", "message"}``, at most ``batch_size``, of images that could
+          not be read, see `images.ERROR_KINDS`.
     """
     waiting: dict[tuple[int, ...], list[tuple[str, Tensor, tuple[int, int]]]] = {}
     held, errors = 0, []
     for key, content in samples:
         try:
-            pixels, size = reading.read(content)
-        except PictureError as error:
+            pixels, size = image_transform.read(content)
+        except ImageError as error:
             errors.append({"key": key, "kind": error.kind, "message": _printable(error)})
             if len(errors) == batch_size:
-                yield _batch([], errors, reading)
+                yield _batch([], errors, image_transform)
                 errors = []
             continue
         group = waiting.setdefault(tuple(pixels.shape), [])
@@ -99,13 +101,13 @@ def batches_of(samples: Iterable[Sample], reading: PictureReading, *, batch_size
         if len(group) == batch_size or held == BATCHES_HELD_BACK * batch_size:
             del waiting[tuple(group[0][1].shape)]
             held -= len(group)
-            yield _batch(group, errors, reading)
+            yield _batch(group, errors, image_transform)
             errors = []
     for group in waiting.values():
-        yield _batch(group, errors, reading)
+        yield _batch(group, errors, image_transform)
         errors = []
     if errors:
-        yield _batch([], errors, reading)
+        yield _batch([], errors, image_transform)
 
 
 def leave_signals_to_the_rank(worker: int) -> None:
@@ -119,9 +121,11 @@ def leave_signals_to_the_rank(worker: int) -> None:
 
 
 def _batch(
-    group: list[tuple[str, Tensor, tuple[int, int]]], errors: list[dict[str, str]], reading: PictureReading
+    group: list[tuple[str, Tensor, tuple[int, int]]],
+    errors: list[dict[str, str]],
+    image_transform: ImageTransform,
 ) -> Batch:
-    empty = torch.empty(0, 3, reading.patch, reading.patch, dtype=torch.uint8)
+    empty = torch.empty(0, 3, image_transform.patch, image_transform.patch, dtype=torch.uint8)
     return {
         "keys": [key for key, _, _ in group],
         "pixels": torch.stack([pixels for _, pixels, _ in group]) if group else empty,
@@ -131,6 +135,6 @@ def _batch(
     }
 
 
-def _printable(error: PictureError) -> str:
+def _printable(error: ImageError) -> str:
     """One line that can be written as UTF-8, whatever the bytes of the file's name are."""
     return " ".join(str(error).encode("utf-8", "backslashreplace").decode().split())

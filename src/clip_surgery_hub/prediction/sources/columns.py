@@ -1,4 +1,4 @@
-"""Tables of pictures: which column holds them, which the keys, and what a value of theirs is."""
+"""Tables of images: which column holds them, which the keys, and what a value of theirs is."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.loading import ImageError
 
-__all__ = ["PICTURE_COLUMNS", "choose_columns", "content_of", "needed", "with_columns"]
+__all__ = ["IMAGE_COLUMNS", "choose_columns", "content_of", "needed", "with_columns"]
 
-PICTURE_COLUMNS = (
+IMAGE_COLUMNS = (
     "path",
     "image",
     "file_name",
@@ -22,21 +22,21 @@ PICTURE_COLUMNS = (
     "image_path",
     "image_bytes",
     "img",
-    "picture",
+    "image",
     "jpg",
     "png",
 )
-"""The names by which a column of pictures is known, in the order in which they are looked for."""
+"""The names by which a column of images is known, in the order in which they are looked for."""
 
 
 def choose_columns(
     names: Collection[str], column: str | None, key: str | None, *, source: str
 ) -> tuple[str, str | None]:
-    """The columns of the pictures and of the keys, the latter None where there is none.
+    """The columns of the images and of the keys, the latter None where there is none.
 
     Args:
         names: of all columns.
-        column: of the pictures, if it is known; else it is the first of :data:`PICTURE_COLUMNS`.
+        column: of the images, if it is known; else it is the first of :data:`IMAGE_COLUMNS`.
         key: of the keys, if it is known; else it is ``key`` where there is such a column.
         source: what messages call the table.
 
@@ -47,11 +47,11 @@ def choose_columns(
     for wanted in (column, key):
         if wanted is not None and wanted not in names:
             raise ValueError(f"The {source} has no column {wanted!r}; it has {listed}. Name one of them.")
-    found = column or next((name for name in PICTURE_COLUMNS if name in names), None)
+    found = column or next((name for name in IMAGE_COLUMNS if name in names), None)
     if found is None:
         raise ValueError(
-            f"The {source} has no column of a known name ({', '.join(PICTURE_COLUMNS)}); it has {listed}. "
-            "Say which one holds the pictures: column=... (--column)."
+            f"The {source} has no column of a known name ({', '.join(IMAGE_COLUMNS)}); it has {listed}. "
+            "Say which one holds the images: column=... (--column)."
         )
     return found, key or ("key" if "key" in names else None)
 
@@ -67,17 +67,17 @@ def content_of(value: Any, folder: Path) -> Any:
 
     Args:
         value: a path, an address, the bytes of a file, a mapping with ``bytes`` and ``path`` (as in tables of
-            Hugging Face), or a picture.
+            Hugging Face), or an image.
         folder: where relative paths begin.
 
     Raises:
-        PictureError: for a cell without anything.
+        ImageError: for a cell without anything.
     """
     if isinstance(value, dict) and ("bytes" in value or "path" in value):
         found = value.get("bytes")
         value = value.get("path") if found is None else found
     if value is None or value == "":
-        raise PictureError("There is no picture in this row.", "missing")
+        raise ImageError("There is no image in this row.", "missing")
     if isinstance(value, str):
         return value if "://" in value else folder / Path(value).expanduser()
     return value

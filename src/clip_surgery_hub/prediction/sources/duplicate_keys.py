@@ -37,7 +37,7 @@ def refuse_duplicates(keys: Callable[[], Iterable[str]], source: str) -> None:
             continue
         if key in seen:
             raise ValueError(
-                f"Two pictures have the key {key!r} in the {source}. Give each picture one key of its own."
+                f"Two images have the key {key!r} in the {source}. Give each image one key of its own."
             )
         seen.add(key)
 

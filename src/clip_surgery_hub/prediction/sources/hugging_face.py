@@ -11,10 +11,10 @@ from clip_surgery_hub.prediction.sources.columns import choose_columns, content_
 from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
 from clip_surgery_hub.prediction.sources.source import (
     ListedSource,
-    OwnNames,
     Part,
     Source,
     StreamedSource,
+    UniqueKeys,
 )
 
 __all__ = ["DatasetSource", "IterableDatasetSource", "is_dataset", "is_saved_dataset", "open_dataset"]
@@ -64,7 +64,7 @@ def open_dataset(data: Any, *, column: str | None = None, key: str | None = None
 
 
 class DatasetSource(ListedSource):
-    """The rows of a ``datasets.Dataset``; pictures are not decoded by it.
+    """The rows of a ``datasets.Dataset``; images are not decoded by it.
 
     Keys are those of the key column, else the numbers of the rows.
 
@@ -77,17 +77,17 @@ class DatasetSource(ListedSource):
     ) -> None:
         description = f"{description}, {len(dataset)} rows"
         self._column, self._key = _columns(dataset, column, key, description)
-        self._pictures = _undecoded(dataset, self._column, [self._column])
+        self._images = _undecoded(dataset, self._column, [self._column])
         self._keys = None if self._key is None else dataset.select_columns([self._key]).with_format("arrow")
         if not len(dataset):
-            raise ValueError(f"The {description} has no row. Give one row per picture.")
+            raise ValueError(f"The {description} has no row. Give one row per image.")
         if self._key is not None:
             refuse_duplicates(self.keys, description)
         self.description = with_columns(description, self._column, self._key)
 
     def count(self) -> int:
         """How many rows there are."""
-        return len(self._pictures)
+        return len(self._images)
 
     def keys(self, first: int = 0) -> Iterator[str]:
         """The keys in the order of the rows, from a row on."""
@@ -101,7 +101,7 @@ class DatasetSource(ListedSource):
 
     def contents(self) -> Callable[[int], Any]:
         """From rows to paths or bytes; relative paths begin in the working folder."""
-        return lambda row: content_of(self._pictures[row][self._column], Path())
+        return lambda row: content_of(self._images[row][self._column], Path())
 
 
 class IterableDatasetSource(StreamedSource):
@@ -133,31 +133,31 @@ class IterableDatasetSource(StreamedSource):
         shards = self.parts()
         shard = self._rows.shard(num_shards=shards, index=number) if shards > 1 else self._rows
         before = f"{number}/" if shards > 1 else ""
-        own = OwnNames()
+        unique = UniqueKeys()
         # Not the dataset's plain iteration: that splits itself once more among the workers of a data loader.
         for row, batch in enumerate(shard.iter(batch_size=1)):
             if self._key is None:
                 key = f"{before}{row}"
             else:
-                key = own(before + _key_of(batch[self._key][0], self._key, row))
+                key = unique(before + _key_of(batch[self._key][0], self._key, row))
             yield key, partial(content_of, batch[self._column][0], Path())
 
 
 def _columns(dataset: Any, column: str | None, key: str | None, source: str) -> tuple[str, str | None]:
-    """The columns chosen, the first one of pictures by its type where there is one."""
+    """The columns chosen, the first one of images by its type where there is one."""
     datasets = needed("datasets", "Hugging Face's data sets")
     features = dataset.features
     if features is None:
         first = next(iter(dataset.with_format(None).iter(batch_size=1)), None)
         if first is None:
-            raise ValueError(f"The {source} has no row. Give one row per picture.")
+            raise ValueError(f"The {source} has no row. Give one row per image.")
         return choose_columns(list(first), column, key, source=source)
     typed = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     return choose_columns(list(features), column or next(iter(typed), None), key, source=source)
 
 
 def _undecoded(dataset: Any, column: str, chosen: list[str]) -> Any:
-    """The dataset with the chosen columns only, as plain values, with pictures as they are stored."""
+    """The dataset with the chosen columns only, as plain values, with images as they are stored."""
     datasets = needed("datasets", "Hugging Face's data sets")
     plain = dataset.with_format(None).select_columns(chosen)
     if dataset.features is not None and isinstance(dataset.features[column], datasets.Image):
@@ -168,7 +168,7 @@ def _undecoded(dataset: Any, column: str, chosen: list[str]) -> Any:
 def _key_of(value: Any, column: str | None, row: int) -> str:
     if value is None or value == "":
         raise ValueError(
-            f"Row {row} of the data set has nothing in column {column!r}, which the picture is known by. "
-            "Give every picture a key of its own."
+            f"Row {row} of the data set has nothing in column {column!r}, which the image is known by. "
+            "Give every image a key of its own."
         )
     return str(value)

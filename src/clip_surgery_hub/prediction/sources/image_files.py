@@ -1,4 +1,4 @@
-"""Pictures that are files: all of a folder, or those that a pattern matches."""
+"""Images that are files: all of a folder, or those that a pattern matches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clip_surgery_hub.images.loading import SUFFIXES
 from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
 from clip_surgery_hub.prediction.sources.source import ListedSource
 
-__all__ = ["FileSource", "is_picture", "open_folder", "open_pattern"]
+__all__ = ["FileSource", "is_image", "open_folder", "open_pattern"]
 
 ROWS_AT_ONCE = 65536
 
@@ -59,20 +59,20 @@ class FileSource(ListedSource):
 
 
 def open_folder(folder: Path) -> FileSource:
-    """All pictures in a folder and the folders inside, by their suffixes (`arguments.SUFFIXES`).
+    """All images in a folder and the folders inside, by their suffixes (`arguments.SUFFIXES`).
 
     Hidden files and folders are left out. Links are followed, each folder is read once; links that lead
-    nowhere are kept if they are named like a picture, for they may be pictures that are lost.
+    nowhere are kept if they are named like an image, for they may be images that are lost.
 
     Raises:
         FileNotFoundError: if there is none.
         PermissionError: for a folder that may not be read.
     """
     folder = folder.absolute()
-    source = FileSource(folder, _pictures_below(folder), description=f"folder {folder}")
+    source = FileSource(folder, _images_below(folder), description=f"folder {folder}")
     if not source.count():
         raise FileNotFoundError(
-            f"The folder {folder} holds no pictures ({', '.join(sorted(SUFFIXES))}). Name another."
+            f"The folder {folder} holds no images ({', '.join(sorted(SUFFIXES))}). Name another."
         )
     return source
 
@@ -109,7 +109,7 @@ def fixed_folder(pattern: str) -> tuple[Path, str]:
     return folder, path.relative_to(folder).as_posix()
 
 
-def _pictures_below(folder: Path) -> Iterator[str]:
+def _images_below(folder: Path) -> Iterator[str]:
     """Relative paths in the order of their parts; folders that only links lead to come last."""
     read: set[tuple[int, int]] = set()
     links = [""]
@@ -128,7 +128,7 @@ def _walk(folder: Path, inside: str, read: set[tuple[int, int]], links: list[str
             return
         read.add((status.st_dev, status.st_ino))
         with os.scandir(here) as entries:
-            names, folders = _pictures_and_folders(entries)
+            names, folders = _images_and_folders(entries)
     except PermissionError as error:
         raise PermissionError(f"The folder {here} may not be read; check its permissions.") from error
     names.sort()
@@ -142,7 +142,7 @@ def _walk(folder: Path, inside: str, read: set[tuple[int, int]], links: list[str
             yield from _walk(folder, path, read, links)
 
 
-def _pictures_and_folders(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str], dict[str, bool]]:
+def _images_and_folders(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str], dict[str, bool]]:
     """Names of what is not hidden, and which of them are folders: True for a link to one."""
     names: list[str] = []
     folders: dict[str, bool] = {}
@@ -151,14 +151,14 @@ def _pictures_and_folders(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str
             continue
         if _is_folder(entry):
             folders[entry.name] = entry.is_symlink()
-        elif not is_picture(entry.name):
+        elif not is_image(entry.name):
             continue
         names.append(entry.name)
     return names, folders
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name is that of a picture, and not hidden."""
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image, and not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 

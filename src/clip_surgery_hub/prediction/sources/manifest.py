@@ -20,7 +20,7 @@ Row = tuple[int, str | None, str]  # line, path, key
 
 
 class ManifestSource(ListedSource):
-    """Pictures whose paths are in a column of a ``.csv`` with a header, or a ``.jsonl`` of objects.
+    """Images whose paths are in a column of a ``.csv`` with a header, or a ``.jsonl`` of objects.
 
     Keys are those of the key column, else the paths as they are written. They are kept as Arrow columns; for
     many millions of rows Parquet is read much quicker.
@@ -54,7 +54,7 @@ class ManifestSource(ListedSource):
         except UnicodeDecodeError as error:
             raise ValueError(f"The {self.description} is not UTF-8. Save it as UTF-8.") from error
         if not keys:
-            raise ValueError(f"The {self.description} has no row. Give one row per picture.")
+            raise ValueError(f"The {self.description} has no row. Give one row per image.")
         self._keys = pa.chunked_array(keys)
         self._paths = self._keys if key is None else pa.chunked_array(paths)
         refuse_duplicates(self.keys, self.description)
@@ -133,8 +133,8 @@ def _checked(
         own = path if key is None else row.get(key)
         if own is None or own == "":
             raise ValueError(
-                f"Line {number} of the {source} has nothing in column {key or column!r}, which the picture "
-                "is known by. Give every picture a key of its own."
+                f"Line {number} of the {source} has nothing in column {key or column!r}, which the image "
+                "is known by. Give every image a key of its own."
             )
         yield number, path, str(own)
 

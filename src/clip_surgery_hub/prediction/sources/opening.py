@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.prediction.sources.hugging_face import is_dataset, is_saved_dataset, open_dataset
-from clip_surgery_hub.prediction.sources.image_files import is_picture, open_folder, open_pattern
+from clip_surgery_hub.prediction.sources.image_files import is_image, open_folder, open_pattern
 from clip_surgery_hub.prediction.sources.manifest import ManifestSource
 from clip_surgery_hub.prediction.sources.pairs import PairSource
 from clip_surgery_hub.prediction.sources.parquet import ParquetSource
@@ -20,10 +20,10 @@ __all__ = ["open_source"]
 
 
 def open_source(data: Any, *, column: str | None = None, key: str | None = None) -> Source:
-    """Open pictures of any origin.
+    """Open images of any origin.
 
     ================================================  ==============================================
-    data                                              key of a picture
+    data                                              key of an image
     ================================================  ==============================================
     folder, searched with the folders inside          path relative to the folder
     pattern (``photos/*/*.jpg``), or one file         path relative to the part without wildcards
@@ -34,17 +34,17 @@ def open_source(data: Any, *, column: str | None = None, key: str | None = None)
     of tars or a folder of them
     folder of ``datasets.save_to_disk``, or a         key column, else the number of the row (with
     ``Dataset`` or ``IterableDataset``                the shard's before it in a stream of several)
-    sequence of ``(key, picture)``                    the one given
+    sequence of ``(key, image)``                    the one given
     ================================================  ==============================================
 
     Args:
         data: one of these, or a :class:`Source`, which is taken as it is.
-        column: which column holds the pictures; None: the first of `columns.PICTURE_COLUMNS`, or of type
-            ``Image``. In tars: what follows the first dot of the pictures' names.
+        column: which column holds the images; None: the first of `columns.IMAGE_COLUMNS`, or of type
+            ``Image``. In tars: what follows the first dot of the images' names.
         key: which column holds the keys; None: ``key``, where there is one.
 
     Raises:
-        ValueError: for data of which the pictures or keys cannot be told; the message says what to do.
+        ValueError: for data of which the images or keys cannot be told; the message says what to do.
         OSError: for data that is not there or cannot be read.
         ImportError: for a package that the data needs.
     """
@@ -57,7 +57,7 @@ def open_source(data: Any, *, column: str | None = None, key: str | None = None)
             return _without_columns(PairSource(data), column, key)
         raise ValueError(
             "Data can be a folder, a pattern, a manifest, tars, a data set or a sequence of pairs "
-            f"(key, picture), not {type(data).__name__}."
+            f"(key, image), not {type(data).__name__}."
         )
     text = os.fspath(data)
     if is_address(text):
@@ -84,9 +84,9 @@ def _open_folder(folder: Path, column: str | None, key: str | None) -> Source:
     tars = [name for name in names if name.endswith(TAR_SUFFIXES) and not name.startswith(".")]
     if not tars:
         return _without_columns(open_folder(folder), column, key)
-    if any(map(is_picture, names)):
+    if any(map(is_image, names)):
         raise ValueError(
-            f"The folder {folder} holds both pictures and tars; give a pattern of either, such as "
+            f"The folder {folder} holds both images and tars; give a pattern of either, such as "
             f"{folder / ('*' + Path(tars[0]).suffix)}."
         )
     paths = [str(folder / name) for name in tars]

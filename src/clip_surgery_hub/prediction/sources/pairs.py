@@ -1,4 +1,4 @@
-"""Pictures that a program has at hand, with the keys that it gives them."""
+"""Images that a program has at hand, with the keys that it gives them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["PairSource"]
 
 
 class PairSource(ListedSource):
-    """A sequence of ``(key, picture)``, where a picture is whatever `PictureReading.read` takes.
+    """A sequence of ``(key, image)``, where an image is whatever `ImageTransform.read` takes.
 
     Raises:
         ValueError: for an item that is no pair with a string before it, or a key that comes twice.
@@ -23,11 +23,11 @@ class PairSource(ListedSource):
         for number, pair in enumerate(pairs):
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
                 raise ValueError(
-                    f"Item {number} of the data is {type(pair).__name__} where a pair (key, picture) was "
+                    f"Item {number} of the data is {type(pair).__name__} where a pair (key, image) was "
                     "expected, with a string as key."
                 )
         self._pairs = pairs
-        self.description = f"sequence of {len(pairs)} pictures"
+        self.description = f"sequence of {len(pairs)} images"
         refuse_duplicates(self.keys, self.description)
 
     def count(self) -> int:
@@ -39,5 +39,5 @@ class PairSource(ListedSource):
         return (key for key, _ in islice(self._pairs, first, None))
 
     def contents(self) -> Callable[[int], Any]:
-        """From rows to pictures."""
+        """From rows to images."""
         return lambda row: self._pairs[row][1]

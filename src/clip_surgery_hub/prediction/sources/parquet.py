@@ -1,4 +1,4 @@
-"""Manifests as Parquet: columns of paths or of whole picture files, read row group by row group."""
+"""Manifests as Parquet: columns of paths or of whole image files, read row group by row group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, with_columns
 from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
 from clip_surgery_hub.prediction.sources.source import ListedSource
@@ -16,11 +16,11 @@ from clip_surgery_hub.prediction.sources.source import ListedSource
 __all__ = ["ParquetSource"]
 
 KEYS_AT_ONCE = 65536
-PICTURES_AT_ONCE = 16
+IMAGES_AT_ONCE = 16
 
 
 class ParquetSource(ListedSource):
-    """Pictures in a column of Parquet files: paths, bytes, or Hugging Face's pairs of both.
+    """Images in a column of Parquet files: paths, bytes, or Hugging Face's pairs of both.
 
     Nothing is kept but the counts of the row groups. Keys are those of the key column, else the paths, else
     the numbers of the rows, from 0 on through all files.
@@ -32,7 +32,7 @@ class ParquetSource(ListedSource):
         key: see `columns.choose_columns`.
 
     Raises:
-        ValueError: for a column that is not there or holds no pictures, a file that cannot be read, a key
+        ValueError: for a column that is not there or holds no images, a file that cannot be read, a key
             that is missing or comes twice, or no row at all.
         OSError: if a file cannot be opened.
     """
@@ -57,7 +57,7 @@ class ParquetSource(ListedSource):
             holds_paths = _holds_paths(schema.field(self.column).type, f"manifest {path}", self.column)
         self._ends = list(accumulate(rows))
         if not self.count():
-            raise ValueError(f"The {description} has no row. Give one row per picture.")
+            raise ValueError(f"The {description} has no row. Give one row per image.")
         self.description = with_columns(description, self.column, self._key)
         if self._key is None and holds_paths:
             self._key = self.column
@@ -82,7 +82,7 @@ class ParquetSource(ListedSource):
                     path, number = self._groups[group]
                     raise ValueError(
                         f"A row in row group {number} of {path} has nothing in column {self._key!r}, which "
-                        "the picture is known by. Give every picture a key of its own."
+                        "the image is known by. Give every image a key of its own."
                     )
                 yield value.decode() if isinstance(value, bytes) else str(value)
             row = self._ends[group]
@@ -101,14 +101,14 @@ class ParquetSource(ListedSource):
 
 
 class _Reader:
-    """Walks forward through the column of the pictures; a damaged row group is so for all its rows."""
+    """Walks forward through the column of the images; a damaged row group is so for all its rows."""
 
     def __init__(self, source: ParquetSource) -> None:
         self._source = source
         self._group = -1
         self._next = 0
         self._values: Iterator[Any] = iter(())
-        self._damage: PictureError | None = None
+        self._damage: ImageError | None = None
 
     def content(self, row: int) -> Any:
         import pyarrow as pa
@@ -118,16 +118,14 @@ class _Reader:
         begin = self._source._ends[group - 1] if group else 0
         if group != self._group:
             self._group, self._next, self._damage = group, row, None
-            self._values = self._source._values(
-                group, self._source.column, PICTURES_AT_ONCE, skip=row - begin
-            )
+            self._values = self._source._values(group, self._source.column, IMAGES_AT_ONCE, skip=row - begin)
         if self._damage is None:
             try:
                 for _ in range(row - self._next):
                     next(self._values)
                 value = next(self._values)
             except (OSError, StopIteration, pa.ArrowException) as error:
-                self._damage = PictureError(
+                self._damage = ImageError(
                     f"Row group {number} of {path} cannot be read ({error}); write the file again.", "damaged"
                 )
         if self._damage is not None:
@@ -139,7 +137,7 @@ class _Reader:
 def _opened(path: Path) -> Any:
     import pyarrow.parquet as pq
 
-    # Through a buffer: a row group of pictures may be larger than the memory.
+    # Through a buffer: a row group of images may be larger than the memory.
     return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
 
 

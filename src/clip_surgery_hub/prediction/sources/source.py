@@ -1,4 +1,4 @@
-"""What a source of pictures is, and how its samples are dealt out: each one once, whoever asks.
+"""What a source of images is, and how its samples are dealt out: each one once, whoever asks.
 
 A share is what one reader takes: a worker of a rank. Every reader opens the same source and is told the same
 keys that are done, so the readers agree on who takes what without speaking to each other.
@@ -13,9 +13,9 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-from clip_surgery_hub.images.loading import PictureError
+from clip_surgery_hub.images.loading import ImageError
 
-__all__ = ["ListedSource", "OwnNames", "Part", "Sample", "Share", "Source", "StreamedSource"]
+__all__ = ["ListedSource", "UniqueKeys", "Part", "Sample", "Share", "Source", "StreamedSource"]
 
 Part = Iterator[tuple[str, Callable[[], Any]]]
 """Keys of a part of a stream in their order, each with the function that gives its content, to be called
@@ -23,11 +23,11 @@ before the next key is asked for, or not at all."""
 
 
 class Sample(NamedTuple):
-    """A picture that is not decoded yet.
+    """An image that is not decoded yet.
 
     Attributes:
         key: its name in the source, unique.
-        content: a path, the bytes of a picture file, a PIL picture, or a :class:`PictureError` where that is
+        content: a path, the bytes of an image file, a PIL image, or a :class:`ImageError` where that is
             all there is.
     """
 
@@ -56,7 +56,7 @@ class Share:
 
 
 class Source(ABC):
-    """Where pictures come from.
+    """Where images come from.
 
     Attributes:
         description: what the source is, in a line that is the same wherever and whenever it is opened.
@@ -80,7 +80,7 @@ class Source(ABC):
 class ListedSource(Source):
     """A source that knows its keys, and whose samples can be looked up by their rows.
 
-    What is done is left out first. The rest is dealt out in blocks of neighbours, equal up to one sample, so
+    What is done is left out first. The rest is dealt out in blocks of neighbors, equal up to one sample, so
     that a reader touches only its own part of the disk.
     """
 
@@ -153,7 +153,7 @@ class StreamedSource(Source):
             yield Sample(key, _content_or_error(content))
 
 
-class OwnNames:
+class UniqueKeys:
     """Gives a key that comes again in a part of a stream a number: ``key``, ``key#2``, ``key#3``."""
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class OwnNames:
 def _content_or_error(content: Callable[[], Any]) -> Any:
     try:
         return content()
-    except PictureError as error:
+    except ImageError as error:
         return error
 
 

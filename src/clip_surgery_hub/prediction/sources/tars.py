@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from clip_surgery_hub.images.loading import SUFFIXES, PictureError
+from clip_surgery_hub.images.loading import SUFFIXES, ImageError
 from clip_surgery_hub.prediction.sources.columns import needed, with_columns
-from clip_surgery_hub.prediction.sources.source import OwnNames, Part, StreamedSource
+from clip_surgery_hub.prediction.sources.source import Part, StreamedSource, UniqueKeys
 
 __all__ = ["TAR_SUFFIXES", "TarSource", "expand_braces", "is_address"]
 
@@ -35,8 +35,8 @@ class TarSource(StreamedSource):
         tars: paths, or addresses that ``webdataset`` opens; these, and compressed tars, are copied to a
             temporary file while they are read.
         description: see :class:`~clip_surgery_hub.prediction.sources.source.Source`.
-        column: what follows the first dot of the pictures' names, such as "jpg"; None: the one suffix in
-            each sample that pictures have.
+        column: what follows the first dot of the images' names, such as "jpg"; None: the one suffix in
+            each sample that images have.
 
     Raises:
         ImportError: if ``webdataset`` is not installed.
@@ -64,26 +64,26 @@ class TarSource(StreamedSource):
     def part(self, number: int) -> Part:
         """The samples of a tar; only contents that are called for are read."""
         tar, name = self._tars[number], self._names[number]
-        own = OwnNames()
+        unique = UniqueKeys()
         try:
             with _seekable(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for base, members in self._samples(archive, file):
-                    yield own(f"{name}/{base}"), partial(self._picture, archive, members)
+                    yield unique(f"{name}/{base}"), partial(self._image, archive, members)
         except (
             Exception
         ) as error:  # tarfile, gzip and the commands behind addresses raise errors of every kind
             message = f"The tar {tar} is damaged or cut off ({error}); write it again."
-            yield name, partial(_refuse, PictureError(message, "damaged"))
+            yield name, partial(_refuse, ImageError(message, "damaged"))
 
-    def _picture(self, archive: tarfile.TarFile, members: list[Member]) -> bytes:
+    def _image(self, archive: tarfile.TarFile, members: list[Member]) -> bytes:
         suffixes = ", ".join(suffix for suffix, _ in members)
-        found = self._pictures(members)
+        found = self._images(members)
         if not found:
-            wanted = "picture" if self._column is None else f"file .{self._column}"
-            raise PictureError(f"The sample has no {wanted}, only {suffixes}.", "missing")
+            wanted = "image" if self._column is None else f"file .{self._column}"
+            raise ImageError(f"The sample has no {wanted}, only {suffixes}.", "missing")
         if len(found) > 1:
-            raise PictureError(
-                f"The sample has several pictures ({suffixes}); say which: column=... (--column).", "missing"
+            raise ImageError(
+                f"The sample has several images ({suffixes}); say which: column=... (--column).", "missing"
             )
         try:
             opened = archive.extractfile(found[0])
@@ -91,9 +91,9 @@ class TarSource(StreamedSource):
             with opened:
                 return opened.read()
         except (OSError, tarfile.TarError) as error:
-            raise PictureError(f"The picture cannot be read from its tar ({error}).", "unreadable") from error
+            raise ImageError(f"The image cannot be read from its tar ({error}).", "unreadable") from error
 
-    def _pictures(self, members: list[Member]) -> list[tarfile.TarInfo]:
+    def _images(self, members: list[Member]) -> list[tarfile.TarInfo]:
         if self._column is not None:
             return [member for suffix, member in members if suffix == self._column]
         return [member for suffix, member in members if f".{suffix.rpartition('.')[2]}" in SUFFIXES]
@@ -113,7 +113,7 @@ class TarSource(StreamedSource):
                 current = base
                 members.append((suffix.lower(), member))
         except tarfile.TarError:
-            if self._pictures(members):
+            if self._images(members):
                 yield current, members
             raise
         if members:
@@ -187,5 +187,5 @@ def _without_common_folder(tars: Sequence[str]) -> list[str]:
     return ["/".join(tar.split("/")[common:]) for tar in tars]
 
 
-def _refuse(error: PictureError) -> Any:
+def _refuse(error: ImageError) -> Any:
     raise error

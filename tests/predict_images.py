@@ -1,4 +1,4 @@
-"""Pictures to predict on, a checkpoint's options, and what a finished run must hold."""
+"""Images to predict on, a checkpoint's options, and what a finished run must hold."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,18 +11,18 @@ from clip_surgery_hub.prediction.runs import read_errors, read_run, verify_run
 TEXTS = ("--text", "bench", "--text", "dog")
 
 
-def write_pictures(folder: Path, count: int, *, broken: int = 0) -> set[str]:
-    """Small pictures of three shapes, each another, and some that are none; their keys."""
+def write_images(folder: Path, count: int, *, broken: int = 0) -> set[str]:
+    """Small images of three shapes, each another, and some that are none; their keys."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(0)
     for number in range(count):
         size = ((16, 24), (16, 16), (24, 16))[number % 3]
-        picture = Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
-        picture.save(folder / f"{number:04}.png", compress_level=1)
+        image = Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
+        image.save(folder / f"{number:04}.png", compress_level=1)
     # Spread over all shares, at any number of ranks.
     names = [f"{number * count // max(broken, 1):04}-broken.png" for number in range(broken)]
     for name in names:
-        (folder / name).write_text(f"{name} is no picture")
+        (folder / name).write_text(f"{name} is no image")
     return {path.name for path in folder.iterdir()}
 
 
@@ -38,7 +38,7 @@ def assert_complete(run: Path, keys: set[str], wanted: dict[str, dict] | None = 
     """Each key once, as a row or an error; nothing damaged or left over; values as wanted."""
     rows, errors = rows_of(run), read_errors(run)["key"].to_pylist()
     assert Counter([*rows, *errors]) == Counter(keys)
-    shards = [*(run / "pictures").iterdir(), *(run / "errors").iterdir()]
+    shards = [*(run / "images").iterdir(), *(run / "errors").iterdir()]
     assert verify_run(run) == len(shards)
     assert not list((run / "unfinished").iterdir())
     if wanted is not None:

@@ -1,4 +1,4 @@
-"""``clip-surgery analyse``: why raw CLIP fails on a picture, and what both surgeries make of it."""
+"""``clip-surgery analyze``: why raw CLIP fails on an image, and what both surgeries make of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.arguments import find_pictures, gather_texts, point_of
+from clip_surgery_hub.cli.arguments import find_images, gather_texts, point_of
 from clip_surgery_hub.cli.run import Record, Task, run
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @options.with_request
-def analyse(
+def analyze(
     request: options.Request,
     text: options.Text = None,
     text_file: options.TextFile = None,
@@ -24,18 +24,18 @@ def analyse(
         str | None,
         typer.Option(
             metavar="X,Y",
-            help="The patch whose attention is shown, in pixels of the picture (default: the highest place "
+            help="The patch whose attention is shown, in pixels of the image (default: the highest place "
             "of the first text's map, on the mask if there is one).",
         ),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="The object of the first text, as a PNG of the picture's size: black is off it."),
+        typer.Option(help="The object of the first text, as a PNG of the image's size: black is off it."),
     ] = None,
 ) -> None:
-    """Show where a patch of each picture attends to in every block, and what all texts have in common.
+    """Show where a patch of each image attends to in every block, and what all texts have in common.
 
-    Writes a folder per picture: attention.png, redundancy.png, and a JSON with the figures of both.
+    Writes a folder per image: attention.png, redundancy.png, and a JSON with the figures of both.
     """
 
     def prepare() -> Task:
@@ -44,8 +44,8 @@ def analyse(
             raise ValueError(
                 f"What texts have in common needs two or more, got {texts[0]!r} alone. Add another --text."
             )
-        if mask is not None and (count := len(find_pictures(request.pictures))) > 1:
-            raise ValueError(f"A mask belongs to one picture, got {count} pictures. Analyse it by itself.")
+        if mask is not None and (count := len(find_images(request.images))) > 1:
+            raise ValueError(f"A mask belongs to one image, got {count} images. Analyze it by itself.")
         place = None if point is None else point_of(point)
         inside = None
         if mask is not None:
@@ -61,19 +61,19 @@ def analyse(
 
             objects = None if inside is None else [{texts[0]: inside}]
             redundancy = redundancy_analysis(clip, [path], texts, masks=objects, size=request.size)
-            patch = None if place else highest_patch(redundancy.read.similarity[0][0], inside)
+            patch = None if place else highest_patch(redundancy.modified.similarity[0][0], inside)
             attention = attention_analysis(
                 clip, path, patch=patch, point=place, mask=inside, size=request.size
             )
             chosen = "given" if place else f"the highest place of the map of {texts[0]!r}"
             if patch and inside is not None:
                 chosen += " on the mask"
-            result = analysis_record(attention, redundancy, picture=path, chosen=chosen)
+            result = analysis_record(attention, redundancy, image=path, chosen=chosen)
             if folder is not None:
                 write_results(folder, result, lambda place: write_analysis(attention, redundancy, place))
             return result
 
-        return Task("analyse", "analysing", texts, answer, figures, begin=_check_tower)
+        return Task("analyze", "analyzing", texts, answer, figures, begin=_check_tower)
 
     run(request, prepare)
 
