@@ -58,7 +58,7 @@ def start(*command: object, **options: object) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of two shapes, one of them broken."""
     folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)

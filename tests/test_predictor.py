@@ -24,7 +24,7 @@ SIZES = {"a.png": (40, 60), "b.png": (50, 30), "c.png": (32, 32), "d.png": (40, 
 
 
 @pytest.fixture(scope="module")
-def image_folder(tmp_path_factory):
+def images(tmp_path_factory):
     """A folder with images of four shapes, and one that is none."""
     folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, size in SIZES.items():
