@@ -103,7 +103,6 @@ def evaluate(
     )
     cells = None if window is None else window_cells(window, stride, patch=clip.tower.patch_size)
     options = TaskOptions(classes=len(classes.names), background=classes.background, sam=sam)
-    clip.tower.check_plain()
     settings = {
         "dataset": dataset.key,
         "split": dataset.split,

@@ -124,7 +124,6 @@ class ClipTower(Tower):
         """All readings from one pass of the original path; see `Tower.encode_all`."""
         from clip_surgery_hub.towers.many_methods import tokens_of_methods
 
-        self.check_plain()
         check_interpolation(interpolation)
         grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         hidden = self._embedded(pixel_values, interpolation)

@@ -1,8 +1,8 @@
 """What the transform and the reader need to know of a vision tower, whatever its family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,10 +110,10 @@ class Tower(ABC):
         *,
         interpolation: Interpolation = "bilinear",
     ) -> list[Tensor]:
-        """The same pixels read in many ways: `encode` under each surgery, of a tower that is under none.
+        """The tokens of the same pixels under each surgery, whatever surgery the tower is under.
 
         Families whose new paths can be computed from one pass of the original path do so; the others go
-        through the tower once per surgery.
+        through the tower once per surgery. The tower is left under the surgery that it was under.
 
         Args:
             pixel_values: as `encode` takes them.
@@ -124,24 +124,30 @@ class Tower(ABC):
             `[B, 1+N, C]` per surgery.
 
         Raises:
-            RuntimeError: when the tower is under surgery.
             ValueError: as `encode`.
         """
-        self.check_plain()
         found = []
-        for surgery in surgeries:
-            with ExitStack() as rollback:  # takes the surgery back at its end
-                self.apply(surgery, rollback)
-                found.append(self.encode(pixel_values, interpolation=interpolation))
+        with self._without_surgery():
+            for surgery in surgeries:
+                with ExitStack() as rollback:  # takes the surgery back at its end
+                    self.apply(surgery, rollback)
+                    found.append(self.encode(pixel_values, interpolation=interpolation))
         return found
 
-    def check_plain(self) -> None:
-        """Raise RuntimeError when the tower is under surgery."""
-        if self.surgery is not None:
-            raise RuntimeError(
-                f"{self.name} is under {self.surgery.method.name} already: remove_surgery(model) first, or "
-                'load it with method="none"'
-            )
+    @contextmanager
+    def _without_surgery(self) -> Iterator[None]:
+        """A context in which the tower is plain; its surgery comes back on exit."""
+        before = self.surgery
+        if before is None:
+            yield
+            return
+        self.restore()
+        try:
+            yield
+        finally:
+            with ExitStack() as rollback:
+                self.apply(before, rollback)
+                rollback.pop_all()
 
 
 def check_interpolation(interpolation: str) -> None:
