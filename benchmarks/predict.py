@@ -171,7 +171,6 @@ def whole_pairs(clip: Path, images: Path, out: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.texts import TEXTS as names
-    from clip_surgery_hub.images.image_transform import normalized
     from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
 
     class Timed(SurgeryPredictor):
@@ -185,9 +184,9 @@ def whole_pairs(clip: Path, images: Path, out: Path) -> dict[str, Any]:
             self.ended = time.perf_counter()
 
     predictor = Timed(str(clip), names[:TEXTS])
-    module = ImageDataModule(images, batch_size=BATCH, reading=predictor.reading)
+    module = ImageDataModule(images, batch_size=BATCH, image_transform=predictor.image_transform)
     batches = [
-        normalized(batch["pixels"], predictor.clip.normalization) for batch in module.predict_dataloader()
+        predictor.image_transform.normalization(batch["pixels"]) for batch in module.predict_dataloader()
     ]
     pairs = []
     for pair in range(PAIRS + 1):

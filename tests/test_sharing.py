@@ -122,7 +122,7 @@ def test_what_came_without_files_is_written_from_what_is_known(tmp_path: Path) -
     clip = CLIPSurgery(
         random_clip(),
         tokenizer=letters_tokenizer(),
-        normalization=Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), Image.Resampling.BILINEAR),
+        processor=Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), Image.Resampling.BILINEAR),
         known_words=frozenset({"bench"}),
     )
     clip.save_pretrained(tmp_path / "saved")

@@ -16,7 +16,6 @@ from clip_surgery_hub.evaluate.truth import Prediction
 from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.functional import feature_surgery, unit_length
 from clip_surgery_hub.images.encoding import MOST_TOKENS
-from clip_surgery_hub.images.image_transform import normalized
 from clip_surgery_hub.images.windows import encode_in_windows
 from clip_surgery_hub.model import CLIPSurgery
 
@@ -75,7 +74,7 @@ class SurgeryEvaluator(lightning.LightningModule):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Unit length tokens ``[B, 1+N, C]``, float32, per variant, of pixels ``[B, 3, H, W]`` uint8."""
-        pixels = normalized(pixels, self.clip.known_normalization).to(self.clip.dtype)
+        pixels = self.clip.image_transform().normalization(pixels).to(self.clip.dtype)
         if self.window is None:
             return [unit_length(tokens) for tokens in self._read(pixels)]
         side, step = self.window

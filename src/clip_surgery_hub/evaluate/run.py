@@ -94,13 +94,7 @@ def evaluate(
     classes = dataset.classes
     texts = [text for synonyms in classes.synonyms for text in synonyms]
     owner = [number for number, synonyms in enumerate(classes.synonyms) for _ in synonyms]
-    normalization = clip.known_normalization
-    image_transform = ImageTransform(
-        size=clip.tower.native_size if size is None else size,
-        patch=clip.tower.patch_size,
-        max_side=max_side,
-        resample=normalization.resample,
-    )
+    image_transform = clip.image_transform(size=size, max_side=max_side)
     cells = None if window is None else window_cells(window, stride, patch=clip.tower.patch_size)
     options = TaskOptions(classes=len(classes.names), background=classes.background, sam=sam)
     settings = {

@@ -125,7 +125,7 @@ def _batch(
     errors: list[dict[str, str]],
     image_transform: ImageTransform,
 ) -> Batch:
-    empty = torch.empty(0, 3, image_transform.patch, image_transform.patch, dtype=torch.uint8)
+    empty = torch.empty(0, 3, image_transform.patch_size, image_transform.patch_size, dtype=torch.uint8)
     return {
         "keys": [key for key, _, _ in group],
         "pixels": torch.stack([pixels for _, pixels, _ in group]) if group else empty,
