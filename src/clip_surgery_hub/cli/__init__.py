@@ -12,7 +12,7 @@ import typer
 
 from clip_surgery_hub import __version__
 from clip_surgery_hub.cli.analyze import analyze
-from clip_surgery_hub.cli.evaluate import evaluate, sweep
+from clip_surgery_hub.cli.evaluate import evaluate
 from clip_surgery_hub.cli.explain import explain
 from clip_surgery_hub.cli.label import label
 from clip_surgery_hub.cli.mask import mask
@@ -22,6 +22,7 @@ from clip_surgery_hub.cli.predict import predict
 from clip_surgery_hub.cli.segment import segment
 from clip_surgery_hub.cli.sentence import sentence
 from clip_surgery_hub.cli.status import status
+from clip_surgery_hub.cli.sweep import sweep
 
 app = typer.Typer(
     name="clip-surgery",
