@@ -48,7 +48,7 @@ def test_an_image_becomes_a_panel_overlays_maps_and_a_record(run: Run, place: Pa
     expected = CLIPSurgery.from_pretrained(str(checkpoint)).explain("images/a.png", ["bench", "a person!"])
     with np.load(folder / "maps.npz") as maps:
         np.testing.assert_allclose(maps["similarity"], expected.similarity[0], atol=1e-6)
-        np.testing.assert_allclose(maps["plain"], expected.plain_similarity[0], atol=1e-6)
+        np.testing.assert_allclose(maps["plain_similarity"], expected.plain_similarity[0], atol=1e-6)
         np.testing.assert_allclose(maps["scores"], expected.scores[0], atol=1e-6)
         assert maps["texts"].tolist() == ["bench", "a person!"]
     for number, heatmap in enumerate(expected.heatmaps()[0]):

@@ -40,8 +40,9 @@ def sentence(
         clip = open_model(model, method=method, depth=depth, device=device, dtype=dtype, images=paths)
         from clip_surgery_hub.results.sentence import read_caption
 
-        read_caption(clip.model, clip.tokenizer, caption)  # what is wrong with the caption is said once,
-        clip.encode_text(caption, templates=None)  # and which of its words the model does not know
+        # What is wrong with the caption, and which of its words the model does not know, is said once.
+        read_caption(clip.model, clip.tokenizer, caption)
+        clip.encode_text(caption, templates=None)
         report = Report(console)
         for path, folder in progress(zip(paths, folders, strict=True), "reading", console):
             with report.image(path):
