@@ -1,7 +1,7 @@
 """The command line: one file per command, each a plain loop over the library.
 
-A command is a function of its options in a file of its own, and its name in `COMMANDS`. What commands share is
-in `options`, `arguments`, `opening`, `result_folders`, `outputs`, `records` and `reporting`.
+A command is a function of its options in a file of its own, and its name in `COMMANDS`. What commands share
+is in `options`, `arguments`, `opening`, `result_folders`, `outputs`, `records` and `reporting`.
 
 Nothing heavier than typer and rich is imported before a command has something to do, so that ``--help``
 answers at once. Bad input is answered with one line on stderr and exit code 2.
