@@ -198,9 +198,9 @@ def _weights_state(model: nn.Module) -> tuple[Any, ...]:
     """Layout, place, version and a digest of some numbers of every weight: a millisecond for a large tower.
 
     The version sees every write that autograd knows of. Writes past it, through ``.data`` (as PEFT merges
-    adapters) or NumPy, are seen by the numbers: `SAMPLES` of each weight, evenly spread, so that what changes
-    a weight as a whole, or any of its rows where it has no more than that, is seen. What changes fewer numbers
-    between those that are looked at is not; `clear_text_cache` is for that.
+    adapters) or NumPy, are seen by the numbers: `SAMPLES` or more of each weight, evenly spread, so that a
+    change of a weight as a whole is seen, or of any of its rows where it has no more rows than that. A change
+    of single numbers between those that are looked at is not; `clear_text_cache` is for that.
     """
     layout = []
     samples: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -209,8 +209,8 @@ def _weights_state(model: nn.Module) -> tuple[Any, ...]:
         count = tensor.numel()
         step = max(1, count // SAMPLES)
         flat = tensor if tensor.is_contiguous() else tensor.reshape(-1)
-        some = flat.as_strided((-(-count // step),), (step,))
-        samples.setdefault((tensor.dtype, tensor.device), []).append(some)
+        spread = flat.as_strided((-(-count // step),), (step,))
+        samples.setdefault((tensor.dtype, tensor.device), []).append(spread)
     digest = hashlib.blake2b()
     for some in samples.values():
         digest.update(torch.cat(some).cpu().view(torch.uint8).numpy().data)
