@@ -3,8 +3,9 @@
 import os
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
+
+from tests.support.paths import GOLDEN
 
 # Read by huggingface_hub when it is imported, and inherited by the processes that tests start.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel
 
-GOLDEN = Path(__file__).parent / "golden" / "clip_vit"
 LOCAL_HOSTS = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 
 

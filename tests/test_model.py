@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_text import letters_tokenizer
 from torch.nn.functional import interpolate
 from transformers import (
     CLIPConfig,
@@ -27,9 +26,10 @@ from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.text.embedding import reference_words
+from tests.support.paths import GOLDEN
+from tests.text.test_embedding import letters_tokenizer
 
 TEXTS = ["bench", "person", "ground"]
-GOLDEN_FOLDER = os.path.join(os.path.dirname(__file__), "golden", "clip_vit", "checkpoint")
 
 
 def random_clip():
@@ -82,7 +82,7 @@ def assert_same(first, second, tolerance=1e-5):
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_pixels_give_the_published_tokens(golden, size):
-    clip = CLIPSurgery.from_pretrained(GOLDEN_FOLDER)
+    clip = CLIPSurgery.from_pretrained(GOLDEN / "checkpoint")
     tokens = clip.encode_image(golden[f"pixel_values_{size}"])
     torch.testing.assert_close(tokens, golden[f"surgery_tokens_{size}"], atol=1e-5, rtol=0)
     assert tokens.dtype == torch.float32 and tokens.device.type == "cpu"
@@ -90,7 +90,7 @@ def test_pixels_give_the_published_tokens(golden, size):
 
 
 def test_the_method_none_gives_the_published_plain_tokens(golden):
-    clip = CLIPSurgery.from_pretrained(GOLDEN_FOLDER, method="none")
+    clip = CLIPSurgery.from_pretrained(GOLDEN / "checkpoint", method="none")
     tokens = clip.encode_image(golden["pixel_values_64"])
     torch.testing.assert_close(tokens, golden["plain_tokens_64"], atol=1e-5, rtol=0)
     assert (clip.method, clip.depth) == ("none", 0)

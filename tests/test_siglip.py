@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Run, command, place  # noqa: F401
-from test_text import family, siglip_tokenizer
 from torch import Tensor
 from transformers import SiglipImageProcessorPil
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.text.embedding import embed_texts, reference_words
+from tests.support.command_line import Run, command, place  # noqa: F401
+from tests.text.test_embedding import family, siglip_tokenizer
 
 TEXTS = ["cat", "potted plant", "tv monitor"]
 
