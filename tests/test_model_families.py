@@ -8,7 +8,7 @@ from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
-from tests.text.test_embedding import OWN, TEXTS, family, one_by_one
+from tests.support.text_families import OWN, TEXTS, family, one_by_one
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

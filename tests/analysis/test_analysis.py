@@ -32,13 +32,15 @@ from clip_surgery_hub.analysis.masks import patch_coverage
 from clip_surgery_hub.analysis.redundancy_result import VARIANTS
 from clip_surgery_hub.images.image_transform import Normalization, to_pixels
 from clip_surgery_hub.images.loading import load_image
+from clip_surgery_hub.methods import Method, register_method
+from clip_surgery_hub.methods.mixing import value_value_attention
 from clip_surgery_hub.scenes import World, draw_scene, load_sprites
 from clip_surgery_hub.towers.activations import recorded_blocks
 from clip_surgery_hub.towers.tower import Tower
 from tests.support.clip_families import SUPPORTED, random_model
+from tests.support.model_state import walk
+from tests.support.tokenizers import letters_tokenizer
 from tests.support.transcription import block_update, layer_norm, linear, value_value
-from tests.text.test_embedding import letters_tokenizer
-from tests.transform.test_state import walk
 
 MEASURE = Normalization(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 TEXTS = ["bench", "person", "ground", "sky"]
@@ -203,17 +205,12 @@ def test_on_every_checkpoint_that_surgery_takes_the_parts_add_up(name: str) -> N
         torch.testing.assert_close(analysis.same_object(kind), torch.ones(3))
 
 
-def test_a_method_that_takes_the_mlp_too_hides_nothing_of_the_original_path(tiny_clip: CLIPModel) -> None:
-    from clip_surgery_hub import methods
-
-    known = dict(methods.METHODS)
+def test_a_method_that_takes_the_mlp_too_hides_nothing_of_the_original_path(
+    tiny_clip: CLIPModel, restored_methods: None
+) -> None:
     before = attention_analysis(surgeon(copy.deepcopy(tiny_clip)), random_image(), patch=(0, 0))
-    try:
-        methods.register_method(methods.Method("with_mlp", methods.mixing.value_value_attention, 4, mlp=True))
-        after = attention_analysis(surgeon(tiny_clip, method="with_mlp"), random_image(), patch=(0, 0))
-    finally:
-        methods.method._METHODS.clear()
-        methods.method._METHODS.update(known)
+    register_method(Method("with_mlp", value_value_attention, 4, mlp=True))
+    after = attention_analysis(surgeon(tiny_clip, method="with_mlp"), random_image(), patch=(0, 0))
     for part in PARTS:
         torch.testing.assert_close(before.cosines_to_cls[part], after.cosines_to_cls[part])
 

@@ -4,7 +4,6 @@ The figures are measured on scenes that training never drew, with thresholds a l
 `training/evaluate_sam.py` measured on 500 of them (see the model card beside the checkpoint).
 """
 
-
 import numpy as np
 import pytest
 import torch

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index, mul
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.images import windows
 from clip_surgery_hub.scenes import TRAINING, Scene, World, describe, draw_scene, load_sprites
-from tests.results.test_sentence import named_words
+from tests.support.scene_words import named_words
 
 NAME = "clip_vit_tiny.scenes"
 SCENES, CAPTIONS, TILED, LEAST_PIXELS = 100, 40, 2, 30

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from clip_surgery_hub.checkpoints.weights import check_values, read_weights
 from tests.support.broken_checkpoints import HARMLESS, SECONDS
 from tests.support.checkpoint_damage import FORMATS, KINDS, MARKER, ONLY, TRANSFORMERS, Evil
-from tests.support.command_line import checkpoint, command, place  # noqa: F401
 from tests.support.paths import PYTHONPATH
 
 EACH = 25
@@ -72,7 +71,7 @@ def test_nothing_is_printed_besides_the_one_error(answers):
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_command_line_says_it_in_one_line(kind, command, place):  # noqa: F811
+def test_the_command_line_says_it_in_one_line(kind, command, place):
     folder = place / "broken"
     FORMATS[ONLY[kind][0]](folder)
     KINDS[kind](random.Random(f"{kind} 0"), folder)
@@ -83,7 +82,7 @@ def test_the_command_line_says_it_in_one_line(kind, command, place):  # noqa: F8
     assert not (place / MARKER).exists()
 
 
-def test_a_whole_checkpoint_goes_through_the_command_line(command, place, checkpoint):  # noqa: F811
+def test_a_whole_checkpoint_goes_through_the_command_line(command, place, checkpoint):
     shutil.copytree(checkpoint, place / "whole")
     answer = command("explain", "images/a.png", "--text", "cat", "--model", place / "whole")
     assert answer.code == 0, answer.err

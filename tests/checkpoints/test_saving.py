@@ -25,8 +25,8 @@ from clip_surgery_hub.images.image_transform import Normalization
 from clip_surgery_hub.model import CLIPSurgery
 from tests.support.hub_server import Hub, Repository, running_hub
 from tests.support.paths import ASSETS, ROOT
-from tests.test_model import copy_of, random_clip, random_image
-from tests.text.test_embedding import letters_tokenizer
+from tests.support.random_clip import copy_of, random_clip, random_image
+from tests.support.tokenizers import letters_tokenizer
 
 TEXTS = ["bench", "person"]
 

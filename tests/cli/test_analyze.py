@@ -12,7 +12,7 @@ from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.analysis import attention_analysis, redundancy_analysis
 from clip_surgery_hub.analysis.masks import highest_patch, read_mask
 from clip_surgery_hub.images.loading import ImageError
-from tests.support.command_line import Run, checkpoint, command, files_in, place  # noqa: F401
+from tests.support.command_line import Run, files_in
 
 TEXTS = ["bench", "man"]
 ASKED = ["--text", "bench", "--text", "man"]

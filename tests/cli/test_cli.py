@@ -15,7 +15,7 @@ from PIL import Image
 
 from clip_surgery_hub import CLIPSurgery, list_models, model_info
 from clip_surgery_hub.plotting.heatmaps import overlay
-from tests.support.command_line import CommandResult, Run, checkpoint, command, files_in, place  # noqa: F401
+from tests.support.command_line import CommandResult, Run, files_in
 
 
 @pytest.fixture

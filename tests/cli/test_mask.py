@@ -14,7 +14,7 @@ from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.images.masks import rle_to_mask
 from clip_surgery_hub.sam import loading
 from clip_surgery_hub.sam.masks import MaskResult, masks
-from tests.support.command_line import Run, checkpoint, command, files_in, place  # noqa: F401
+from tests.support.command_line import Run, files_in
 from tests.support.paths import SAMPLES
 from tests.support.tiny_sams import as_transformers, tiny_sam
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from clip_surgery_hub import CLIPSurgery
-from tests.support.command_line import Run, checkpoint, command, files_in, place  # noqa: F401
+from tests.support.command_line import Run, files_in
 
 CAPTION = "a dog on grass"
 

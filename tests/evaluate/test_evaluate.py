@@ -33,7 +33,7 @@ from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import Surgery, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery
-from tests.support.command_line import Run, checkpoint, command, place  # noqa: F401
+from tests.support.command_line import Run
 
 BUNDLED = "clip_vit_tiny.scenes"
 LIMIT = 7
@@ -401,7 +401,7 @@ def test_sweep_finds_the_best_of_its_readings(clip: CLIPSurgery, tmp_path: Path)
 
 
 def test_the_command_says_what_the_library_finds(
-    command: Run,  # noqa: F811
+    command: Run,
     measured: tuple[Evaluation, Path],
     tmp_path: Path,
 ) -> None:
@@ -413,7 +413,7 @@ def test_the_command_says_what_the_library_finds(
     assert answer.out.endswith(f"{out}\n")
 
 
-def test_the_command_shows_the_data_sets(command: Run) -> None:  # noqa: F811
+def test_the_command_shows_the_data_sets(command: Run) -> None:
     answer = command("evaluate", "--list")
     assert answer.code == 0
     for key in DATASETS:
@@ -434,7 +434,7 @@ def test_the_command_shows_the_data_sets(command: Run) -> None:  # noqa: F811
     ],
 )
 def test_wrong_input_is_one_line(
-    command: Run,  # noqa: F811
+    command: Run,
     tmp_path: Path,
     given: list[str],
     message: str,

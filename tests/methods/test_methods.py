@@ -4,7 +4,7 @@ import copy
 import io
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import FrozenInstanceError
 from typing import Any
@@ -36,12 +36,7 @@ PUBLISHED_LATER = ("gem", "maskclip", "sclip", "clearclip", "naclip")
 SIZES = ((32, 32), (24, 40), (40, 16), (8, 8))
 
 
-@pytest.fixture(autouse=True)
-def registry_as_it_was() -> Iterator[None]:
-    known = dict(METHODS)
-    yield
-    methods.method._METHODS.clear()
-    methods.method._METHODS.update(known)
+pytestmark = pytest.mark.usefixtures("restored_methods")
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +332,9 @@ def mutual_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) ->
 @torch.no_grad()
 def test_a_sixth_method_is_ten_lines(tiny_clip: CLIPModel) -> None:
     states = tiny_clip.vision_model(pixels(24, 40), True, output_hidden_states=True).hidden_states
-    register_method(Method("mutual", mutual_attention, default_depth=2, reference="tests/test_methods.py"))
+    register_method(
+        Method("mutual", mutual_attention, default_depth=2, reference="tests/methods/test_methods.py")
+    )
     apply_surgery(tiny_clip, "mutual")
     found = tiny_clip.vision_model(pixels(24, 40), True).last_hidden_state
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from clip_surgery_hub.prediction.runs import read_run, run_status, verify_run
-from tests.support.command_line import checkpoint  # noqa: F401
 from tests.support.predict_images import TEXTS, assert_complete, write_images
 from tests.support.predict_ranks import Ranks, recorded_rows
 
@@ -29,7 +28,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_ends_a_run_and_the_same_command_finishes_it(checkpoint, small_disk, tmp_path):  # noqa: F811
+def test_a_full_disk_ends_a_run_and_the_same_command_finishes_it(checkpoint, small_disk, tmp_path):
     folder, resize = small_disk
     run = folder / "run"
     keys = write_images(tmp_path / "images", 120, broken=3)

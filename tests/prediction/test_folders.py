@@ -16,13 +16,13 @@ from rich.console import Console
 
 from clip_surgery_hub.prediction import ImageDataModule, RunWatch, ShardWriter, SurgeryPredictor
 from clip_surgery_hub.prediction.runs import RunError, run_status
-from tests.support.command_line import Run, checkpoint, command  # noqa: F401
+from tests.support.command_line import Run
 from tests.support.predict_images import TEXTS, assert_complete, rows_of, write_images
 from tests.support.predict_ranks import Ranks, wait_until
 
 
 @pytest.fixture(scope="module")
-def begun(checkpoint, tmp_path_factory):  # noqa: F811
+def begun(checkpoint, tmp_path_factory):
     """A folder with images, another, their keys, and the folder of a finished run."""
     root = tmp_path_factory.mktemp("begun")
     keys = write_images(root / "images", 12, broken=2)
@@ -38,7 +38,7 @@ def command_of(root: Path, model: Path, run: Path) -> list[object]:
 
 
 @pytest.fixture
-def predict(command: Run, checkpoint: Path, begun, tmp_path: Path):  # noqa: F811
+def predict(command: Run, checkpoint: Path, begun, tmp_path: Path):
     """Run the command in this process on a copy of the finished run, with more or other options."""
     root, _ = begun
     shutil.copytree(root / "run", tmp_path / "run")
@@ -97,7 +97,7 @@ def test_another_setting_is_refused_and_the_difference_named(predict, tmp_path, 
     assert files_of(tmp_path / "run") == before
 
 
-def test_other_data_and_another_model_are_refused(predict, checkpoint, begun, tmp_path):  # noqa: F811
+def test_other_data_and_another_model_are_refused(predict, checkpoint, begun, tmp_path):
     before = files_of(tmp_path / "run")
     answer = predict(data=begun[0] / "other")
     assert_refused(answer, f'data was "folder {begun[0] / "images"}", is now "folder {begun[0] / "other"}"')
@@ -107,8 +107,8 @@ def test_other_data_and_another_model_are_refused(predict, checkpoint, begun, tm
 
 
 def test_a_model_of_the_same_name_with_other_weights_is_refused(
-    command: Run,  # noqa: F811
-    checkpoint: Path,  # noqa: F811
+    command: Run,
+    checkpoint: Path,
     begun,
     tmp_path: Path,
 ):
@@ -184,7 +184,7 @@ def test_too_many_errors_end_a_run(predict, begun, tmp_path):
     assert_complete(run, begun[1], rows_of(begun[0] / "run"))
 
 
-def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, tmp_path, command):  # noqa: F811
+def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, tmp_path, command):
     root, keys = begun
     run = tmp_path / "run"
     for number in range(50):
@@ -228,7 +228,7 @@ def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, t
     assert last == {"done": 600, "failed": 100, "total": 700, "left": 0}
 
 
-def test_the_status_of_what_is_no_run_is_an_error(command: Run, begun, tmp_path):  # noqa: F811
+def test_the_status_of_what_is_no_run_is_an_error(command: Run, begun, tmp_path):
     for folder in (begun[0] / "images", tmp_path / "nowhere"):
         answer = command("status", folder)
         assert_refused(
@@ -258,7 +258,7 @@ def trainer(*callbacks: lightning.Callback) -> lightning.Trainer:
     return lightning.Trainer(accelerator="cpu", devices=1, callbacks=list(callbacks), **quiet)
 
 
-def test_a_bar_is_drawn_on_a_terminal_alone(checkpoint, begun, tmp_path):  # noqa: F811
+def test_a_bar_is_drawn_on_a_terminal_alone(checkpoint, begun, tmp_path):
     root, keys = begun
     for terminal in (True, False):
         screen = io.StringIO()
@@ -277,7 +277,7 @@ def test_a_bar_is_drawn_on_a_terminal_alone(checkpoint, begun, tmp_path):  # noq
 
 
 def test_a_run_that_fails_is_let_go_and_can_be_gone_on_with_in_the_same_process(
-    checkpoint,  # noqa: F811
+    checkpoint,
     begun,
     tmp_path,
 ):
@@ -314,7 +314,7 @@ def test_a_writer_refuses_what_is_none_of_its_own(tmp_path):
         ShardWriter(tmp_path / "run", max_errors=-1)
 
 
-def test_two_writers_in_one_process_cannot_share_a_folder(checkpoint, begun, tmp_path):  # noqa: F811
+def test_two_writers_in_one_process_cannot_share_a_folder(checkpoint, begun, tmp_path):
     predictor = SurgeryPredictor(str(checkpoint), ["bench"])
     writers = [ShardWriter(tmp_path / "run"), ShardWriter(tmp_path / "run")]
     with pytest.raises(RunError, match="Another run is writing to"):
@@ -322,7 +322,7 @@ def test_two_writers_in_one_process_cannot_share_a_folder(checkpoint, begun, tmp
     assert not run_status(tmp_path / "run").alive
 
 
-def test_a_strategy_whose_forward_needs_all_ranks_is_refused(checkpoint, tmp_path):  # noqa: F811
+def test_a_strategy_whose_forward_needs_all_ranks_is_refused(checkpoint, tmp_path):
     from clip_surgery_hub.prediction import predict as predict_all
 
     images = ImageDataModule([("one", np.zeros((20, 20, 3), np.uint8))])

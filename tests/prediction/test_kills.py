@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from tests.support.command_line import checkpoint  # noqa: F401
 from tests.support.predict_images import TEXTS, assert_complete, rows_of, write_images
 from tests.support.predict_ranks import Ranks, recorded_rows, wait_until
 
@@ -15,7 +14,7 @@ COUNT = 1000
 
 
 @pytest.fixture(scope="module")
-def begun(checkpoint, tmp_path_factory):  # noqa: F811
+def begun(checkpoint, tmp_path_factory):
     """A folder with images, their keys, the arguments of the command without --out, an undisturbed run."""
     root = tmp_path_factory.mktemp("kills")
     keys = write_images(root / "images", COUNT, broken=9)

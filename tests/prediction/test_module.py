@@ -16,7 +16,6 @@ from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.images.masks import class_masks, rle_to_mask
 from clip_surgery_hub.prediction import COLUMNS, ImageDataModule, SurgeryPredictor
 from clip_surgery_hub.prediction.runs import OUTPUTS, read_errors, read_run
-from tests.support.command_line import checkpoint  # noqa: F401
 from tests.support.paths import EXAMPLES
 
 TEXTS = ["bench", "a red dog"]
@@ -96,7 +95,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_are_what_explain_says(checkpoint, images, case):  # noqa: F811
+def test_rows_are_what_explain_says(checkpoint, images, case):
     options = dict(CASES[case])
     texts = options.pop("texts", TEXTS)
     predictor = SurgeryPredictor(str(checkpoint), texts, outputs=tuple(COLUMNS), **options)
@@ -115,7 +114,7 @@ def test_the_module_and_the_tables_know_the_same_outputs_in_one_order():
     assert tuple(COLUMNS) == OUTPUTS
 
 
-def test_only_what_is_asked_for_is_kept_in_the_order_of_the_table(checkpoint, images):  # noqa: F811
+def test_only_what_is_asked_for_is_kept_in_the_order_of_the_table(checkpoint, images):
     predictor = SurgeryPredictor(str(checkpoint), TEXTS, outputs=("labels", "scores"), labels=1)
     row = predicted(predictor, images)["c.png"]
     assert list(row)[5:] == ["scores", "labels"]
@@ -124,7 +123,7 @@ def test_only_what_is_asked_for_is_kept_in_the_order_of_the_table(checkpoint, im
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "16-true", "64-true"])
-def test_any_precision_is_close_to_float32(checkpoint, images, precision):  # noqa: F811
+def test_any_precision_is_close_to_float32(checkpoint, images, precision):
     rows = predicted(
         SurgeryPredictor(str(checkpoint), TEXTS, outputs=tuple(COLUMNS)), images, precision=precision
     )
@@ -141,7 +140,7 @@ def test_any_precision_is_close_to_float32(checkpoint, images, precision):  # no
         assert np.linalg.norm(rows[name]["embeddings"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_low_precision_is_that_of_the_tower_alone(checkpoint, images):  # noqa: F811
+def test_low_precision_is_that_of_the_tower_alone(checkpoint, images):
     """Similarity, points and masks are computed in float32, as they are of a model loaded in bfloat16."""
     predictor = SurgeryPredictor(str(checkpoint), TEXTS, outputs=tuple(COLUMNS))
     rows = predicted(predictor, images, precision="bf16-true", batch_size=1)
@@ -151,7 +150,7 @@ def test_low_precision_is_that_of_the_tower_alone(checkpoint, images):  # noqa: 
         assert_row_is(rows[name], clip.explain(encoded, TEXTS), encoded.tokens[0][0], atol=2e-6)
 
 
-def test_a_batch_without_images_gives_its_errors_alone(checkpoint):  # noqa: F811
+def test_a_batch_without_images_gives_its_errors_alone(checkpoint):
     predictor = SurgeryPredictor(str(checkpoint), TEXTS)
     batch = {
         "keys": [],
@@ -166,7 +165,7 @@ def test_a_batch_without_images_gives_its_errors_alone(checkpoint):  # noqa: F81
     assert predictor.predict_step(batch | {"errors": []}) == []
 
 
-def test_texts_are_embedded_once_and_are_not_saved(checkpoint, images, tmp_path, monkeypatch):  # noqa: F811
+def test_texts_are_embedded_once_and_are_not_saved(checkpoint, images, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     monkeypatch.setenv("CLIP_SURGERY_CACHE", str(cache))
     predictor = SurgeryPredictor(str(checkpoint), TEXTS, background=["sky"])
@@ -185,7 +184,7 @@ def test_texts_are_embedded_once_and_are_not_saved(checkpoint, images, tmp_path,
     assert not cache.exists()
 
 
-def test_the_module_can_be_moved_copied_and_pickled(checkpoint, images):  # noqa: F811
+def test_the_module_can_be_moved_copied_and_pickled(checkpoint, images):
     predictor = SurgeryPredictor(str(checkpoint), TEXTS, outputs=tuple(COLUMNS))
     wanted = predicted(predictor, images)
     copied = copy.deepcopy(predictor)
@@ -202,7 +201,7 @@ def test_the_module_can_be_moved_copied_and_pickled(checkpoint, images):  # noqa
             assert rows[name]["segments"] == wanted[name]["segments"]
 
 
-def test_a_model_in_hand_is_taken_as_it_is(checkpoint, images):  # noqa: F811
+def test_a_model_in_hand_is_taken_as_it_is(checkpoint, images):
     clip = CLIPSurgery.from_pretrained(str(checkpoint), depth=1, interpolation="bicubic", device="cpu")
     predictor = SurgeryPredictor(clip, TEXTS, outputs=tuple(COLUMNS), size=48)
     assert predictor.clip is clip
@@ -232,7 +231,7 @@ def test_a_model_in_hand_is_taken_as_it_is(checkpoint, images):  # noqa: F811
         ({"model": "clip_vit_tiny.nothing"}, "clip_vit_tiny.nothing"),
     ],
 )
-def test_wrong_input_is_refused_in_one_line(checkpoint, options, message):  # noqa: F811
+def test_wrong_input_is_refused_in_one_line(checkpoint, options, message):
     given = {"model": str(checkpoint), "texts": TEXTS} | options
     with pytest.raises(ValueError, match=message) as refused:
         SurgeryPredictor(given.pop("model"), given.pop("texts"), **given)
@@ -240,7 +239,7 @@ def test_wrong_input_is_refused_in_one_line(checkpoint, options, message):  # no
 
 
 def test_a_checkpoint_that_does_not_say_how_images_are_normalized_is_refused(
-    checkpoint,  # noqa: F811
+    checkpoint,
     tmp_path: Path,
 ):
     shutil.copytree(checkpoint, tmp_path / "copy")
@@ -249,14 +248,14 @@ def test_a_checkpoint_that_does_not_say_how_images_are_normalized_is_refused(
         SurgeryPredictor(str(tmp_path / "copy"), TEXTS)
 
 
-def test_texts_that_do_not_fit_are_refused_before_the_first_batch(checkpoint, images):  # noqa: F811
+def test_texts_that_do_not_fit_are_refused_before_the_first_batch(checkpoint, images):
     predictor = SurgeryPredictor(str(checkpoint), ["bench " * 40])
     with pytest.raises(ValueError, match="bench"):
         trainer().predict(predictor, ImageDataModule(str(images)))
 
 
 def test_a_config_of_lightning_s_command_line_gives_the_same_rows(
-    checkpoint,  # noqa: F811
+    checkpoint,
     images,
     tmp_path,
     monkeypatch,

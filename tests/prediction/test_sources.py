@@ -12,7 +12,6 @@ from PIL import Image
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.prediction.runs import read_errors, run_status
-from tests.support.command_line import checkpoint  # noqa: F401
 from tests.support.odd_files import GOOD, is_kind, write_files
 from tests.support.predict_images import TEXTS, assert_complete, assert_same, rows_of
 from tests.support.predict_ranks import Ranks
@@ -20,7 +19,7 @@ from tests.support.predict_ranks import Ranks
 COUNT = 23  # no multiple of a batch, nor of the readers
 
 
-def test_400_good_files_and_270_odd_ones_are_rows_and_errors(checkpoint, tmp_path):  # noqa: F811
+def test_400_good_files_and_270_odd_ones_are_rows_and_errors(checkpoint, tmp_path):
     kinds, pixels = write_files(tmp_path / "files")
     run = tmp_path / "run"
     arguments = ["predict", tmp_path / "files", *TEXTS, "--model", checkpoint, "--size", 16]
@@ -92,7 +91,7 @@ def predict_stream(model: str, data: str, run: str, devices: int, workers: int) 
 
 
 @pytest.mark.parametrize("kind", ["tars", "saved", "stream"])
-def test_each_sample_comes_once_whatever_the_ranks_and_workers(checkpoint, origins, tmp_path, kind):  # noqa: F811
+def test_each_sample_comes_once_whatever_the_ranks_and_workers(checkpoint, origins, tmp_path, kind):
     data, keys = origins[0][kind], origins[1][kind]
 
     def start(run: Path, ranks: int, workers: int) -> None:

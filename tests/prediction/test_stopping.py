@@ -10,7 +10,6 @@ import pytest
 
 from clip_surgery_hub.files.lock import read_holder
 from clip_surgery_hub.prediction.runs import run_status
-from tests.support.command_line import checkpoint  # noqa: F401
 from tests.support.predict_images import TEXTS, assert_complete, write_images
 from tests.support.predict_ranks import Ranks, recorded_rows, wait_until
 
@@ -30,7 +29,7 @@ def many(tmp_path_factory):
 
 
 @pytest.fixture
-def arguments(checkpoint, many, tmp_path):  # noqa: F811
+def arguments(checkpoint, many, tmp_path):
     """The command, which writes a shard only at its end."""
     data = ["predict", many[0], *TEXTS, "--model", checkpoint, "--size", 16, "--outputs", "scores"]
     return [*data, "--out", tmp_path / "run"]
@@ -143,7 +142,7 @@ def own_trainer(model: str, data: str, run: str, batch_size: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_user_s_own_trainer_stops_in_good_order_too(checkpoint, many, tmp_path, number):  # noqa: F811
+def test_a_user_s_own_trainer_stops_in_good_order_too(checkpoint, many, tmp_path, number):
     run = tmp_path / "run"
     given = [str(checkpoint), str(many[0]), str(run)]
     started = Ranks.start([*given, 1], tmp_path / "log", program=own_trainer)

@@ -1,7 +1,6 @@
 """Sentences against the towers' own embeddings, closed forms, and the truth of synthetic scenes."""
 
 import json
-import re
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,13 @@ from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.images.image_transform import Normalization
 from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.results.sentence import SentenceExplanation, read_caption, redundancy_removed
-from clip_surgery_hub.scenes import Scene, World, describe, draw_scene
-from clip_surgery_hub.scenes.captions import plural
+from clip_surgery_hub.scenes import World, describe, draw_scene
 from clip_surgery_hub.text.embedding import context_length, embed_texts
 from clip_surgery_hub.text.words import Word
 from tests.support.clip_families import SUPPORTED, random_model
-from tests.text.test_embedding import family, letters_tokenizer, words_tokenizer
+from tests.support.scene_words import named_words, words_that_name_nothing
+from tests.support.text_families import family
+from tests.support.tokenizers import letters_tokenizer, words_tokenizer
 
 CAPTION = "a photo of the large cat in the old scene ."
 SCENES, LEAST_PIXELS = 40, 30
@@ -319,34 +319,3 @@ def test_words_that_name_an_object_light_it_up_more_than_other_words(bundled: CL
         np.mean(ranked),
         np.mean(ranked_plain),
     )
-
-
-def named_words(scene: Scene, result: SentenceExplanation) -> dict[str, list[int]]:
-    """The numbers of the words that name each object of a scene: two for "a ferris wheel"."""
-    names, taken = {}, set[int]()
-    for word in sorted(scene.words, key=len, reverse=True):  # "computer mouse" before "mouse"
-        for match in re.finditer(rf"\b({plural(word)}|{word})\b", result.caption):
-            found = words_within(result, match.span()) - taken
-            if found:
-                names[word] = sorted(found)
-                taken |= found
-                break
-    return names
-
-
-def words_that_name_nothing(
-    scene: Scene, result: SentenceExplanation, names: dict[str, list[int]]
-) -> list[int]:
-    """The numbers of the other words: "a", "and", "to the left of"; neither background nor end token."""
-    naming = {number for numbers in names.values() for number in numbers}
-    for match in re.finditer(rf"\b{scene.background}\b", result.caption):
-        naming |= words_within(result, match.span())
-    return [number for number in range(len(result.words) - 1) if number not in naming]
-
-
-def words_within(result: SentenceExplanation, span: tuple[int, int]) -> set[int]:
-    return {
-        number
-        for number, word in enumerate(result.words)
-        if not word.is_end and span[0] <= word.span[0] and word.span[1] <= span[1]
-    }

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from tests.support.open_clip_models import CASES, open_clip_model, write_folder
-from tests.text.test_embedding import letters_tokenizer, siglip_tokenizer
+from tests.support.tokenizers import letters_tokenizer, siglip_tokenizer
 
 MARKER = "code_was_run"
 SHARED = {"num_attention_heads": 2, "num_hidden_layers": 2}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from clip_surgery_hub.text.cache import EmbeddingCache, cache_folder
 from clip_surgery_hub.text.embedding import embed_texts
-from tests.text.test_embedding import letters_tokenizer
+from tests.support.tokenizers import letters_tokenizer
 
 
 @pytest.fixture

@@ -1,28 +1,14 @@
 """Templates, ensembles and trimmed batches, against one prompt at a time padded to the full context."""
 
 import hashlib
-import string
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from transformers import (
-    AltCLIPConfig,
-    AltCLIPModel,
     AutoConfig,
-    ChineseCLIPConfig,
-    ChineseCLIPModel,
     CLIPModel,
-    CLIPSegConfig,
-    CLIPSegModel,
-    CLIPTokenizer,
-    MetaClip2Config,
-    MetaClip2Model,
     PreTrainedTokenizerFast,
-    SiglipConfig,
-    SiglipModel,
-    XCLIPConfig,
-    XCLIPModel,
 )
 
 from clip_surgery_hub.functional import unit_length
@@ -32,99 +18,11 @@ from clip_surgery_hub.text.embedding import (
     embed_texts,
     resolve_templates,
 )
+from tests.support.text_families import OWN, TEXTS, family, one_by_one
+from tests.support.tokenizers import letters_tokenizer, siglip_tokenizer
 
-TEXTS = ["cat", "potted plant", "", "tv monitor", "cat"]
 TEMPLATES_DIGEST = "f87d863dc7a96d46812438cf13a8a071e340f7be26222d17a0b61d41d28c0984"
 NAMES_DIGEST = "ab420cdb1d0bae0b3ff1ac2c9a52023027d482f2be8588c4d8bf48b0b7d47f54"
-OWN = ["a photo of a {}.", "{}", "there is the {} in the large old scene."]
-
-
-def letters_tokenizer(limit=77):
-    """The tokenizer of CLIP with one token per letter: 98 starts, 99 ends a prompt and pads it."""
-    letters = string.ascii_lowercase + string.digits + ".-"
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    vocabulary |= {"<|startoftext|>": 98, "<|endoftext|>": 99}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=limit)
-
-
-def words_tokenizer(start, end, padding, limit=40):
-    """Whole words between a start and an end token, as the BERT and XLM-R families want it."""
-    words = "a photo of there is the in large old scene cat potted plant tv monitor . [UNK]".split()
-    vocabulary = {word: number for number, word in enumerate(words, start=4)}
-    vocabulary |= {"[START]": start, "[END]": end, "[PAD]": padding}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[START] $A [END]", special_tokens=[("[START]", start), ("[END]", end)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", eos_token="[END]", model_max_length=limit
-    )
-
-
-def siglip_tokenizer(*, end=True, limit=10**30, **options):
-    """Lower-case words behind which an end token pads, as in SigLIP; or none, and padding of its own."""
-    words = "a photo of there is the in large old scene cat potted plant tv monitor . <unk>".split()
-    vocabulary = {word: number for number, word in enumerate(words, start=4)} | {"<pad>": 0, "</s>": 1}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.normalizer = normalizers.Lowercase()
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    if end:
-        backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token="</s>",
-        pad_token="</s>" if end else "<pad>",
-        unk_token="<unk>",
-        model_max_length=limit,
-        model_input_names=["input_ids"],
-        **options,
-    )
-
-
-def one_by_one(model, tokenizer, texts, templates):
-    """Each prompt by itself, padded to the whole context; mean of the unit embeddings, to unit length."""
-    limit, rows = context_length(model, tokenizer), []
-    for text in texts:
-        prompts = []
-        for template in templates:
-            tokens = tokenizer(
-                template.replace("{}", text), padding="max_length", max_length=limit, return_tensors="pt"
-            )
-            tokens.pop("token_type_ids", None)
-            with torch.no_grad():
-                features = model.get_text_features(**tokens).pooler_output
-            prompts.append(features[0] / features[0].norm())
-        mean = torch.stack(prompts).mean(0)
-        rows.append(mean / mean.norm())
-    return torch.stack(rows)
-
-
-def family(name):
-    shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    vision = shared | {"image_size": 16, "patch_size": 8}
-    ends = {"vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3}
-    if name in ("metaclip_2", "clipseg", "xclip"):
-        config, model = {
-            "metaclip_2": (MetaClip2Config, MetaClip2Model),
-            "clipseg": (CLIPSegConfig, CLIPSegModel),
-            "xclip": (XCLIPConfig, XCLIPModel),
-        }[name]
-        # CLIPSeg and X-CLIP, as published, pool at the highest id.
-        ends |= {} if name == "metaclip_2" else {"eos_token_id": 99, "pad_token_id": 0, "bos_token_id": 1}
-        made = model(config(text_config=shared | ends, vision_config=vision, projection_dim=16))
-        return made, words_tokenizer(ends["bos_token_id"], ends["eos_token_id"], ends["pad_token_id"])
-    if name == "siglip":
-        text = shared | {"vocab_size": 100, "max_position_embeddings": 24, "projection_size": 32}
-        return SiglipModel(SiglipConfig(text_config=text, vision_config=vision)), siglip_tokenizer()
-    text = shared | ends | {"max_position_embeddings": 48}
-    if name == "altclip":
-        text |= {"project_dim": 32, "pad_token_id": 1, "bos_token_id": 0}
-        made = AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-        return made, words_tokenizer(0, 2, 1, limit=10**6)
-    made = ChineseCLIPModel(ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
-    return made, words_tokenizer(1, 2, 0, limit=10**6)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """What surgery leaves behind on a model: nothing."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ from transformers import CLIPModel
 from transformers.models.clip import modeling_clip
 from transformers.models.clip.modeling_clip import CLIPAttention
 
-from clip_surgery_hub import methods
-from clip_surgery_hub.methods import METHODS, Method, register_method
+from clip_surgery_hub.methods import Method, register_method
 from clip_surgery_hub.transform import apply_surgery, remove_surgery, surgery_state
+from tests.support.model_state import walk
 
 
 def needs_the_grid(value: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -23,35 +22,9 @@ def needs_the_grid(value: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 @pytest.fixture(params=["clip_surgery", "none", "needs_the_grid"])
-def method(request: pytest.FixtureRequest) -> Iterator[str]:
-    known = dict(METHODS)
+def method(request: pytest.FixtureRequest, restored_methods: None) -> str:
     register_method(Method("needs_the_grid", needs_the_grid, 3))
-    yield request.param
-    methods.method._METHODS.clear()
-    methods.method._METHODS.update(known)
-
-
-def walk(model: nn.Module) -> dict[str, Any]:
-    """All state of a model: of each module its identity, class and every entry of its __dict__.
-
-    Containers are taken apart, so that parameters, buffers, children and hooks count by identity;
-    tensors also by their bits, `requires_grad` and gradient.
-    """
-    state: dict[str, Any] = {"config": json.dumps(model.config.to_dict(), default=str)}
-    for path, module in model.named_modules():
-        state[f"{path}: module"] = (id(module), type(module))
-        for key, value in vars(module).items():
-            entry = f"{path}: {key}"
-            if isinstance(value, dict):
-                state[entry] = (id(value), [(name, id(part)) for name, part in value.items()])
-            elif isinstance(value, int | float | str | bool | None):
-                state[entry] = value
-            else:
-                state[entry] = (id(value), repr(value))
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        bits = tensor.detach().numpy().tobytes()
-        state[f"{name}: tensor"] = (id(tensor), tensor.data_ptr(), bits, tensor.requires_grad, tensor.grad)
-    return state
+    return str(request.param)
 
 
 def family_classes() -> dict[str, dict[str, Any]]:
