@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 import clip_surgery_hub
+from tests.support.paths import PACKAGE, ROOT
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = Path(clip_surgery_hub.__file__).parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The layers of the package, from the bottom up: a module imports from its own package and from layers below.

@@ -17,7 +17,7 @@ from clip_surgery_hub.hub.entry import Entry
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 
-#: What every family of towers is read by; `tests/test_registry.py` tries each with each architecture.
+#: What every family of towers is read by; `tests/hub/test_registry.py` tries each with each architecture.
 _EVERY_METHOD = (
     "clip_surgery",
     "clip_surgery_normalized",
