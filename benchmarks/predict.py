@@ -185,7 +185,7 @@ def whole_pairs(clip: Path, images: Path, out: Path) -> dict[str, Any]:
             self.ended = time.perf_counter()
 
     predictor = Timed(str(clip), names[:TEXTS])
-    module = ImageDataModule(images, batch_size=BATCH, reading=predictor.reading)
+    module = ImageDataModule(images, batch_size=BATCH, image_transform=predictor.image_transform)
     batches = [
         normalized(batch["pixels"], predictor.clip.normalization) for batch in module.predict_dataloader()
     ]

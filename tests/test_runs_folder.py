@@ -58,7 +58,7 @@ def test_a_run_begins_in_a_new_or_empty_folder(tmp_path):
             assert (run.path, run.settings, run.recorded) == (path, SETTINGS, Counts())
             assert len(run.recorded_keys()) == 0
         saved = json.loads((path / "run.json").read_text())
-        assert saved["format_version"] == 1 and saved["settings"] == SETTINGS
+        assert saved["format_version"] == 2 and saved["settings"] == SETTINGS
         assert saved["versions"] == {"torch": "2.8"}
 
 
@@ -231,13 +231,13 @@ def test_a_folder_with_other_files_is_refused_also_with_overwrite(overwrite, tmp
         ("{", "no record of a run, or damaged"),
         ('{"format": "a game"}', "no record of a run"),
         (
-            '{"format": "a game", "format_version": 1, "settings": {}, "versions": {}, "began": ""}',
+            '{"format": "a game", "format_version": 2, "settings": {}, "versions": {}, "began": ""}',
             "not of the format",
         ),
         (
-            '{"format": "clip_surgery_hub run", "format_version": 2, '
+            '{"format": "clip_surgery_hub run", "format_version": 1, '
             '"settings": {}, "versions": {}, "began": ""}',
-            "is of format version 2, this installation reads 1",
+            "is of format version 1, this installation reads 2",
         ),
     ],
 )
