@@ -15,7 +15,6 @@ import lightning
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from clip_surgery_hub.prediction.module import SurgeryPredictor
-from clip_surgery_hub.prediction.rank_processes import RankProcesses
 from clip_surgery_hub.prediction.run_settings import run_settings
 from clip_surgery_hub.prediction.runs import (
     KeySet,
@@ -27,7 +26,7 @@ from clip_surgery_hub.prediction.runs import (
     images_schema,
     run_status,
 )
-from clip_surgery_hub.prediction.signals import RunStopped, StopRequest
+from clip_surgery_hub.prediction.signals import RankProcesses, RunStopped, StopRequest
 from clip_surgery_hub.prediction.sources import Source
 
 __all__ = ["ShardWriter"]
