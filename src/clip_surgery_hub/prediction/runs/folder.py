@@ -168,7 +168,7 @@ class RunFolder:
         Raises:
             RunError: for a shard that is damaged.
         """
-        return KeySet(_key_columns(self.path, self._earlier))
+        return KeySet(_keys(self.path, self._earlier))
 
     def sink(
         self, rank: int, schema: pa.Schema, *, shard_rows: int = 10_000, seconds: float = 60.0
@@ -208,14 +208,14 @@ class RunFolder:
         self.close()
 
 
-def _key_columns(path: Path, records: list[ShardRecord]) -> Iterator[pa.Array]:
+def _keys(path: Path, records: list[ShardRecord]) -> Iterator[str]:
     from pyarrow import ArrowException, parquet
 
     for record in records:
         try:
             with parquet.ParquetFile(record.path(path)) as file:
                 for batch in file.iter_batches(columns=["key"]):
-                    yield batch.column(0)
+                    yield from batch.column(0).to_pylist()
         except (ArrowException, OSError) as error:
             raise RunError(
                 f"The shard {record.path(path)} is damaged ({error}). Remove this file and start the same "

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from clip_surgery_hub.files.durable import sync_folder, write_new
 from clip_surgery_hub.files.lock import stamp
-from clip_surgery_hub.prediction.runs.arrow import to_batch
 from clip_surgery_hub.prediction.runs.run_files import TABLES, UNFINISHED, shard_name
-from clip_surgery_hub.prediction.runs.schema import errors_schema
+from clip_surgery_hub.prediction.runs.schema import errors_schema, to_batch
 from clip_surgery_hub.prediction.runs.shard_records import Counts, ShardRecord, record_shard, writing
 
 if TYPE_CHECKING:
