@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -141,14 +141,11 @@ def split_damaged(run: Path, records: Iterable[ShardRecord]) -> tuple[list[Shard
 
 def is_as_recorded(run: Path, record: ShardRecord) -> bool:
     """Whether the shard is there and its digest is the recorded one; reads all of it."""
-    digest = sha256()
     try:
         with record.path(run).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return file_digest(file, "sha256").hexdigest() == record.sha256
     except FileNotFoundError:
         return False
-    return digest.hexdigest() == record.sha256
 
 
 @contextmanager

@@ -52,12 +52,8 @@ def open_dataset(data: Any, *, column: str | None = None, key: str | None = None
         description = f"data set {data.absolute()}"
         data = datasets.load_from_disk(str(data))
     elif isinstance(data, datasets.Dataset | datasets.IterableDataset):
-        parts = (
-            data.info.dataset_name,
-            data.info.config_name,
-            None if data.split is None else str(data.split),
-        )
-        description = " ".join(["data set", *filter(None, parts)])
+        parts = (data.info.dataset_name, data.info.config_name, data.split)
+        description = " ".join(["data set", *(str(part) for part in parts if part)])
     if isinstance(data, dict) and len(data) == 1:
         (data,) = data.values()  # a single split
     if isinstance(data, datasets.Dataset):
