@@ -14,8 +14,7 @@ from PIL import Image
 from clip_surgery_hub.images.image_transform import ImageTransform, Normalization
 from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Sample, Share, Source, open_source
-from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
-from clip_surgery_hub.prediction.sources.source import StreamedSource, UniqueKeys
+from clip_surgery_hub.prediction.sources.source import StreamedSource, UniqueKeys, refuse_duplicates
 
 READING = ImageTransform(size=16, patch_size=8)
 
