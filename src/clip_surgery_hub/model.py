@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.checkpoints import load_checkpoint
+from clip_surgery_hub.checkpoints import Checkpoint, load_checkpoint
 from clip_surgery_hub.checkpoints.activation import correct_activation
-from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS
+from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS, SavedSurgery
 from clip_surgery_hub.checkpoints.saving import push, save
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.hub import known_activation, pinned_revision, resolve
+from clip_surgery_hub.hub import known_activation, origin, pinned_revision, resolve
 from clip_surgery_hub.images.encoding import encode_images
 from clip_surgery_hub.images.image_transform import ImageTransform, normalization_of
 from clip_surgery_hub.images.loading import load_images
@@ -168,7 +168,14 @@ class CLIPSurgery:
             TypeError: the model or its tokenizer is not one of `transformers`.
             ValueError: the model has adapters of `peft` in it.
         """
-        save(self, folder, base_model=base_model, license=license)
+        source, stated = origin(self.name)
+        save(
+            self._checkpoint(),
+            folder,
+            name=self.name,
+            base_model=base_model or source,
+            license=license or stated,
+        )
 
     def push_to_hub(
         self,
@@ -202,15 +209,28 @@ class CLIPSurgery:
             OSError: the hub cannot be reached, or refuses.
             TypeError, ValueError: see :meth:`save_pretrained`; or a ``repo_id`` of another form.
         """
+        source, stated = origin(self.name)
         return push(
-            self,
+            self._checkpoint(),
             repo_id,
+            name=self.name,
+            base_model=base_model or source,
+            license=license or stated,
             revision=revision,
             private=private,
             token=token,
             commit_message=commit_message,
-            base_model=base_model,
-            license=license,
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        """What `load_checkpoint` gave, or would give of this model once it is saved."""
+        return Checkpoint(
+            self.model,
+            self.tokenizer,
+            self.normalization,
+            self.known_words,
+            SavedSurgery(method=self.method, depth=self.depth or None, interpolation=self.interpolation),
+            self.sidecar_files,
         )
 
     def explain(

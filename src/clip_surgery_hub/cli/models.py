@@ -41,7 +41,11 @@ def models(
         entries = [model_info(name) for name in names]
         console = Console()
         if as_json:
-            typer.echo(json.dumps([entry.facts() for entry in entries], indent=2))
+            from clip_surgery_hub.methods import METHODS
+
+            every = {"methods": list(METHODS)}  # what no methods stand for
+            facts = [entry.facts() | ({} if entry.methods else every) for entry in entries]
+            typer.echo(json.dumps(facts, indent=2))
         elif console.is_terminal and console.width >= _ROOM_FOR_TABLE:
             console.print(_table(entries))
         else:
