@@ -147,13 +147,10 @@ def test_no_two_modules_or_classes_of_one_name_mean_different_things() -> None:
                 classes.setdefault(node.name, []).append(place)
     assert {name: places for name, places in classes.items() if len(places) > 1} == {}
     commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")}  # named after what they run
-    shared = {name for name, places in modules.items() if len(places) > 1} - commands
+    shared = {name for name, places in modules.items() if len(places) > 1} - commands - {"__init__"}
     assert shared == {
-        "__init__",
-        "__main__",
         "attention",  # analyzed, and drawn
         "data",  # the LightningDataModule of prediction, and of evaluation
-        "labels",  # drawn
         "loading",  # of images, and of SAM
         "masks",  # of objects, by SAM, and drawn
         "redundancy",  # analyzed, and drawn
