@@ -32,7 +32,7 @@ from clip_surgery_hub.towers.activations import (
     recorded_blocks,
     value_attended,
 )
-from clip_surgery_hub.towers.clip import ClipTower
+from clip_surgery_hub.towers.families.clip import ClipTower
 
 __all__ = ["attention_analysis", "attention_averages"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.methods.mixing import value_value_attention
-from clip_surgery_hub.towers.clip import ClipTower
 from clip_surgery_hub.towers.clip_blocks import split_heads
+from clip_surgery_hub.towers.families.clip import ClipTower
 from clip_surgery_hub.towers.tower import Tower
 
 
