@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "PARTS", "AttentionAnalysis", "AttentionAverages"]
 
 Kind = Literal["query_key", "value_value", "query_query", "key_key"]
-Part = Literal["attention", "value_attention", "mlp"]
+BlockPart = Literal["attention", "value_attention", "mlp"]
 
 #: Kinds of attention by what is compared with what: "query_key" is CLIP's own, "value_value" that of surgery.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: What adds to the tokens in a block: "attention" and "mlp" are CLIP's own, "value_attention" is surgery's.
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS: tuple[BlockPart, ...] = get_args(BlockPart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,8 @@ class AttentionAnalysis:
     image: np.ndarray
     patch: tuple[int, int]
     weights: Mapping[Kind, Tensor]
-    cosines_to_cls: Mapping[Part, Tensor]
-    cosines_to_final: Mapping[Part, Tensor]
+    cosines_to_cls: Mapping[BlockPart, Tensor]
+    cosines_to_final: Mapping[BlockPart, Tensor]
     mask: np.ndarray | None
     coverage: Tensor | None
     settings: Settings
@@ -181,8 +181,8 @@ class AttentionAverages:
     same_object_elsewhere: Mapping[Kind, Tensor]
     chance: Tensor
     chance_elsewhere: Tensor
-    cosines_to_cls: Mapping[Part, Tensor]
-    cosines_to_final: Mapping[Part, Tensor]
+    cosines_to_cls: Mapping[BlockPart, Tensor]
+    cosines_to_final: Mapping[BlockPart, Tensor]
     objects: int
     settings: Settings
 
