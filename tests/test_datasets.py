@@ -19,8 +19,7 @@ from miniature_datasets import CONTEXT_LABELS, MINIATURES, Miniature, coco_ids, 
 from PIL import Image
 
 from clip_surgery_hub.evaluate.datasets import DATASETS, NO_CLASS, VOID, DataSet, open_dataset
-from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.encoding import Encoding
+from clip_surgery_hub.evaluate.datasets.classes import Encoding, load_classes
 from clip_surgery_hub.evaluate.datasets.mat import read_mat
 from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS, SCENES, WORLDS
 from clip_surgery_hub.images.loading import load_image
