@@ -50,7 +50,7 @@ def print_row(name: str, values: Sequence[float] | torch.Tensor | np.ndarray, di
 
 
 def deeper_half(values: torch.Tensor) -> torch.Tensor:
-    """Mean over the deeper half of the blocks, the share that the paper operates: [P, L] -> [P]."""
+    """Mean over the deeper half of the blocks, the share that the paper modifies: [P, L] -> [P]."""
     return values[:, values.shape[1] // 2 :].mean(1)
 
 
@@ -191,7 +191,7 @@ def main() -> None:
     clip = CLIPSurgery.from_pretrained(options.checkpoint)
     side = clip.tower.native_size
     scenes = draw(options.scenes, World(size=(side, side)))
-    print("| figure | mean | 95% interval |\n|---|---|---|")
+    print("| metric | mean | 95% interval |\n|---|---|---|")
     images = [scene.image for scene in scenes]
     averages = attention_averages(clip, images, [scene.visible for scene in scenes])
     print_attention(clip, scenes, averages)

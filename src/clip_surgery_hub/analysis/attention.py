@@ -120,7 +120,7 @@ def attention_averages(
     size: int | None = None,
     max_side: int | None = None,
 ) -> AttentionAverages:
-    """The figures of :func:`attention_analysis`, averaged over all patches on objects of many images.
+    """Shares and cosines of :func:`attention_analysis`, averaged over all patches on objects of many images.
 
     Args:
         clip: the checkpoint, under any method.

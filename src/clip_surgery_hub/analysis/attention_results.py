@@ -161,7 +161,7 @@ class AttentionAnalysis:
 
 @dataclass(frozen=True, eq=False)
 class AttentionAverages:
-    """The figures of :class:`AttentionAnalysis` over all patches on objects of P images.
+    """Shares and cosines as in :class:`AttentionAnalysis`, over all patches on objects of P images.
 
     Attributes:
         same_object: by kind, ``[P, L]``: share of the attention to patches that lands on the same object,
