@@ -18,8 +18,7 @@ import torchvision
 from PIL import Image
 
 from clip_surgery_hub.evaluate.datasets import DATASETS, NO_CLASS, VOID, DataSet, open_dataset
-from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.encoding import Encoding
+from clip_surgery_hub.evaluate.datasets.classes import Encoding, load_classes
 from clip_surgery_hub.evaluate.datasets.mat import read_mat
 from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS, SCENES, WORLDS
 from clip_surgery_hub.images.loading import load_image
@@ -48,7 +47,7 @@ def miniature(request: pytest.FixtureRequest, tmp_path: Path) -> Miniature:
     return MINIATURES[request.param](tmp_path)
 
 
-def test_every_data_set_has_a_miniature_or_is_drawn() -> None:
+def test_every_data_set_has_a_miniature_or_is_generated() -> None:
     keys = "voc2012 voc2012_21 context59 context60 coco_object coco_stuff coco_stuff27 ade20k cityscapes"
     assert list(DATASETS) == [*keys.split(), "imagenet_s", "nus_wide", "coco_multilabel", "scenes"]
     assert {name.split()[0].strip(",") for name in MINIATURES} == set(DATASETS) - {"scenes"}
@@ -548,7 +547,7 @@ def training_evaluate() -> ModuleType:
     return module
 
 
-def test_plain_scenes_are_those_of_the_published_figures(training_evaluate: ModuleType) -> None:
+def test_plain_scenes_are_those_of_the_published_metrics(training_evaluate: ModuleType) -> None:
     assert (FIRST_SEED, LEAST_PIXELS) == (training_evaluate.FIRST_SEED, training_evaluate.LEAST_PIXELS)
     dataset = open_dataset("scenes")
     assert (dataset.split, len(dataset), len(dataset.names())) == ("plain", SCENES, SCENES)
@@ -565,7 +564,7 @@ def test_plain_scenes_are_those_of_the_published_figures(training_evaluate: Modu
         assert (sample.segmentation[outside] == NO_CLASS).all()
 
 
-def test_scenes_of_the_figures_are_drawn_in_the_same_world() -> None:
+def test_scenes_of_the_metrics_are_generated_alike() -> None:
     """training/evaluate.py asks for World(size=(native, native), styles=None, backgrounds=TRAINING)."""
     tree = ast.parse((ROOT / "training" / "evaluate.py").read_text())
     calls = [
