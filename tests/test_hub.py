@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import clip_surgery_hub
-from clip_surgery_hub.checkpoints.activation import correct_activation
+from clip_surgery_hub.checkpoints import correct_activation
 from clip_surgery_hub.factory import build_model, create_model
 from clip_surgery_hub.hub import (
     MODELS,
