@@ -52,8 +52,6 @@ from clip_surgery_hub.prediction.runs.shard_records import (
     writing,
 )
 
-__all__ = ["RunFolder", "RunMismatch"]
-
 
 class RunMismatch(RunError):
     """The folder holds a run with other settings; the message names every difference, old and new."""
