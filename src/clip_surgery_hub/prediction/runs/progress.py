@@ -19,11 +19,8 @@ from pathlib import Path
 from clip_surgery_hub.files.durable import append_line
 from clip_surgery_hub.files.lock import is_held, read_holder, stamp
 from clip_surgery_hub.prediction.runs.folder import RunFolder
-from clip_surgery_hub.prediction.runs.run_files import LOG, RANKS
-from clip_surgery_hub.prediction.runs.run_record import read_record
+from clip_surgery_hub.prediction.runs.run_record import LOG, RANKS, read_record
 from clip_surgery_hub.prediction.runs.shard_records import Counts, ShardRecord, read_manifests, writing
-
-__all__ = ["RankProgress", "RunLog", "RunStatus", "finished_ranks", "run_status"]
 
 _WINDOW = timedelta(seconds=60)
 _STALLED = timedelta(seconds=10)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.dataset import Dataset
 
-__all__ = ["read_errors", "read_run", "read_settings", "run_dataset", "verify_run"]
-
 
 def read_run(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The explained images of a run as one table, a row each, in memory.
