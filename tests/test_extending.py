@@ -1,4 +1,4 @@
-"""CONTRIBUTING's promise: a method, a family, a data set and a command are added where it says, and nowhere else.
+"""CONTRIBUTING's promise: a method, a family, a data set and a command are added where it says, only there.
 
 Each test adds one to a copy of the package as CONTRIBUTING describes it, and uses it in a fresh process.
 """
