@@ -115,7 +115,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 automatic="surgery",
                 about="The points of each class that an image shows: positive points on it, negative "
                 "points beside it. With a segmentation model also the overlap of its mask at these points "
-                "with the class, for the mask of the highest score and for that which agrees best with the map.",
+                "with the class, for the mask of the highest score and for the one that fits the map best.",
                 metric=_interact,
             ),
         )
