@@ -1,20 +1,24 @@
 """Fixtures that every test file may use, and the wall that keeps the tests off the network."""
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Read by huggingface_hub when it is imported, and inherited by the processes that tests start.
-os.environ["HF_HUB_OFFLINE"] = "1"
-
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-GOLDEN = Path(__file__).parent / "golden" / "clip_vit"
+from clip_surgery_hub import methods
+from clip_surgery_hub.cli import app
+from clip_surgery_hub.methods import METHODS
+from tests.support.command_line import CommandResult, Run
+from tests.support.paths import GOLDEN
+
 LOCAL_HOSTS = {None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
 
 
@@ -103,3 +107,60 @@ def tiny_clip() -> CLIPModel:
                 if name != "logit_scale":
                     parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model
+
+
+@pytest.fixture
+def restored_methods() -> Iterator[None]:
+    """Methods that a test registers are gone after it."""
+    known = dict(METHODS)
+    yield
+    methods.method._METHODS.clear()
+    methods.method._METHODS.update(known)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random CLIP of 2 blocks (8 px patches, 32 px) and a tokenizer that spells in bytes."""
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, model_max_length=77)
+    shared = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16}
+    start, end = len(words) - 2, len(words) - 1
+    text = {"vocab_size": len(words), "bos_token_id": start, "eos_token_id": end, "pad_token_id": end}
+    config = CLIPConfig(
+        vision_config=shared | {"hidden_size": 32, "image_size": 32, "patch_size": 8},
+        text_config=shared | text | {"hidden_size": 16},
+        projection_dim=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = CLIPModel(config)
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two images in `images`: a.png (60 x 40) and b.jpg (30 x 50)."""
+    random = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for name, size in (("a.png", (40, 60, 3)), ("b.jpg", (50, 30, 3))):
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "images" / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+
+    def command(*arguments: object) -> CommandResult:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            app([str(argument) for argument in arguments], prog_name="clip-surgery")
+        return CommandResult(int(end.value.code or 0), *capsys.readouterr())
+
+    return command

@@ -18,9 +18,9 @@ import pytest
 
 from clip_surgery_hub.hub import MODELS
 from clip_surgery_hub.model import CLIPSurgery
+from tests.support.paths import ROOT, SAMPLES
 
-ROOT = Path(__file__).parents[1]
-IMAGE = ROOT / "src/clip_surgery_hub/assets/samples/scene_1.png"
+IMAGE = SAMPLES / "scene_1.png"
 TEXTS = json.loads((IMAGE.parent / "samples.json").read_text())[IMAGE.name]
 
 

@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_text import letters_tokenizer
 from torch.nn.functional import interpolate
 from transformers import (
-    CLIPConfig,
     CLIPForImageClassification,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -27,24 +25,11 @@ from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.text.embedding import reference_words
+from tests.support.paths import GOLDEN
+from tests.support.random_clip import copy_of, random_clip, random_image
+from tests.support.tokenizers import letters_tokenizer
 
 TEXTS = ["bench", "person", "ground"]
-GOLDEN_FOLDER = os.path.join(os.path.dirname(__file__), "golden", "clip_vit", "checkpoint")
-
-
-def random_clip():
-    """3 vision blocks, width 32, patch 8, 32 px; every parameter random."""
-    shared = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "projection_dim": 16}
-    vision = shared | {"num_hidden_layers": 3, "image_size": 32, "patch_size": 8}
-    text = shared | {"num_hidden_layers": 2, "vocab_size": 100, "bos_token_id": 98, "eos_token_id": 99}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).eval()
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name != "logit_scale":
-                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +47,6 @@ def clip(folder):
     return CLIPSurgery.from_pretrained(folder)
 
 
-def random_image(height, width, seed=0):
-    """Blocks of color, so that resizing keeps something of them."""
-    blocks = np.random.default_rng(seed).integers(0, 256, (5, 5, 3)).astype(np.uint8)
-    return np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
-
-
 def assert_same(first, second, tolerance=1e-5):
     """Two explanations with the same numbers."""
     for name in ("surgery_similarity", "plain_similarity"):
@@ -82,7 +61,7 @@ def assert_same(first, second, tolerance=1e-5):
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_pixels_give_the_published_tokens(golden, size):
-    clip = CLIPSurgery.from_pretrained(GOLDEN_FOLDER)
+    clip = CLIPSurgery.from_pretrained(GOLDEN / "checkpoint")
     tokens = clip.encode_image(golden[f"pixel_values_{size}"])
     torch.testing.assert_close(tokens, golden[f"surgery_tokens_{size}"], atol=1e-5, rtol=0)
     assert tokens.dtype == torch.float32 and tokens.device.type == "cpu"
@@ -90,7 +69,7 @@ def test_pixels_give_the_published_tokens(golden, size):
 
 
 def test_the_method_none_gives_the_published_plain_tokens(golden):
-    clip = CLIPSurgery.from_pretrained(GOLDEN_FOLDER, method="none")
+    clip = CLIPSurgery.from_pretrained(GOLDEN / "checkpoint", method="none")
     tokens = clip.encode_image(golden["pixel_values_64"])
     torch.testing.assert_close(tokens, golden["plain_tokens_64"], atol=1e-5, rtol=0)
     assert (clip.method, clip.depth) == ("none", 0)
@@ -440,11 +419,6 @@ def test_the_known_words_come_with_the_checkpoint(folder, tmp_path):
 
 
 # Checkpoints.
-
-
-def copy_of(folder, target):
-    for file in folder.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
 
 
 def test_a_registered_name_and_a_folder_load_the_same(folder, clip, monkeypatch):

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from test_text import OWN, TEXTS, family, one_by_one
 from transformers import CLIPImageProcessorPil, CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegModel
 
 from clip_surgery_hub.functional import unit_length
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import surgery
+from tests.support.text_families import OWN, TEXTS, family, one_by_one
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import Run, command, place  # noqa: F401
-from test_text import family, siglip_tokenizer
 from torch import Tensor
 from transformers import SiglipImageProcessorPil
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.functional import feature_surgery, presence, unit_length
 from clip_surgery_hub.text.embedding import embed_texts, reference_words
+from tests.support.command_line import Run
+from tests.support.text_families import family
+from tests.support.tokenizers import siglip_tokenizer
 
 TEXTS = ["cat", "potted plant", "tv monitor"]
 
@@ -82,7 +83,7 @@ def test_a_caption_is_refused_in_one_line(clip: CLIPSurgery) -> None:
         clip.sentence(random_image(), "a cat in the scene")
 
 
-def test_a_run_of_many_images_says_what_explain_says(clip: CLIPSurgery, place: Path) -> None:  # noqa: F811
+def test_a_run_of_many_images_says_what_explain_says(clip: CLIPSurgery, place: Path) -> None:
     lightning = pytest.importorskip("lightning")
     from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor
 
@@ -103,8 +104,8 @@ def test_a_run_of_many_images_says_what_explain_says(clip: CLIPSurgery, place: P
 
 def test_commands_explain_and_say_what_they_cannot(
     checkpoint: Path,
-    command: Run,  # noqa: F811
-    place: Path,  # noqa: F811
+    command: Run,
+    place: Path,
 ) -> None:
     asked = ("images/a.png", "--text", "cat", "--text", "plant", "--model", checkpoint)
     done = command("explain", *asked)

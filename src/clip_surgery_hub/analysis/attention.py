@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,13 +15,12 @@ from clip_surgery_hub.analysis.attention_results import (
     PARTS,
     AttentionAnalysis,
     AttentionAverages,
+    BlockPart,
     Kind,
-    Part,
     share_on,
 )
 from clip_surgery_hub.analysis.masks import check_count, checked_mask, patch_coverage
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.images.image_transform import image_size
 from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.results.settings import Settings
@@ -32,11 +32,10 @@ from clip_surgery_hub.towers.activations import (
     recorded_blocks,
     value_attended,
 )
-from clip_surgery_hub.towers.clip import ClipTower
+from clip_surgery_hub.towers.families.clip import ClipTower
+from clip_surgery_hub.towers.tower import Grid
 
 __all__ = ["attention_analysis", "attention_averages"]
-
-Grid = tuple[int, int]
 
 _COMPARED: Mapping[Kind, tuple[str, str]] = {
     "query_key": ("query", "key"),
@@ -101,7 +100,7 @@ def attention_analysis(
     attention = _attention(tower, record, torch.tensor([1 + row * grid[1] + column]))
     to_cls, to_final = _cosines(tower, record)
     return AttentionAnalysis(
-        image=encoded.images[0],
+        image=np.asarray(images[0]),
         patch=(row, column),
         weights={kind: weights[:, :, 0] for kind, weights in attention.items()},
         cosines_to_cls={part: cosines.unflatten(1, grid) for part, cosines in to_cls.items()},
@@ -121,7 +120,7 @@ def attention_averages(
     size: int | None = None,
     max_side: int | None = None,
 ) -> AttentionAverages:
-    """The figures of :func:`attention_analysis`, averaged over all patches on objects of many images.
+    """Shares and cosines of :func:`attention_analysis`, averaged over all patches on objects of many images.
 
     Args:
         clip: the checkpoint, under any method.
@@ -176,13 +175,15 @@ def _attention(tower: ClipTower, record: BlockActivations, tokens: Tensor) -> di
 
 
 @torch.no_grad()
-def _cosines(tower: ClipTower, record: BlockActivations) -> tuple[dict[Part, Tensor], dict[Part, Tensor]]:
+def _cosines(
+    tower: ClipTower, record: BlockActivations
+) -> tuple[dict[BlockPart, Tensor], dict[BlockPart, Tensor]]:
     """Cosines of what each part adds to the patches, to CLS and to the patch in the end, ``[L, N]`` each."""
     final = unit_length(tower.embed(record.final[0])[0].float())  # [1+N, C]
-    to_cls: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
-    to_final: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
+    to_cls: dict[BlockPart, list[Tensor]] = {part: [] for part in PARTS}
+    to_final: dict[BlockPart, list[Tensor]] = {part: [] for part in PARTS}
     for index in range(len(tower.blocks)):
-        updates: dict[Part, Tensor] = {
+        updates: dict[BlockPart, Tensor] = {
             "attention": record.attended[index][:, 1:],
             "value_attention": value_attended(tower, record, index),
             "mlp": record.fed[index][:, 1:],
@@ -249,11 +250,13 @@ def _grid_of(clip: CLIPSurgery, image: Image.Image, *, size: int | None, max_sid
     Raises:
         ValueError: for a size that holds no patch, or only one.
     """
-    patch, short = clip.tower.patch_size, clip.tower.native_size if size is None else size
-    height, width = image_size(image.height, image.width, size=short, max_side=max_side, patch=patch)
-    if height == width == patch:
-        raise ValueError(f"the image is read as a single patch: give size={2 * patch} or more.")
-    return height // patch, width // patch
+    transform = clip.image_transform(size=size, max_side=max_side)
+    grid = transform.grid_of(image.height, image.width)
+    if grid == (1, 1):
+        raise ValueError(
+            f"the image is encoded as a single patch: give size={2 * transform.patch_size} or more."
+        )
+    return grid
 
 
 def _chosen_patch(

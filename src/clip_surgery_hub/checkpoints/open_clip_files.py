@@ -19,10 +19,10 @@ from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
 from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import nested_values, read_json_object, shortened
 from clip_surgery_hub.checkpoints.open_clip_config import read_architecture
-from clip_surgery_hub.checkpoints.preprocessing import LEAST_STD, TRIAL, load_tokenizer, per_color
+from clip_surgery_hub.checkpoints.preprocessing import TRIAL, load_tokenizer
 from clip_surgery_hub.checkpoints.weights import read_weights
 from clip_surgery_hub.hub.entry import OPENAI_MEAN, OPENAI_STD
-from clip_surgery_hub.images.image_transform import Normalization
+from clip_surgery_hub.images.image_transform import LEAST_STD, Normalization, per_color
 
 CONFIG_FILE = "open_clip_config.json"
 # In the order in which OpenCLIP looks for them.

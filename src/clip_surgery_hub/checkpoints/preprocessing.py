@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import as_json_object, read_json_object, shortened
-from clip_surgery_hub.images.image_transform import Normalization
+from clip_surgery_hub.images.image_transform import Normalization, normalization_of
 
 # Any one of them tells that there is a tokenizer; without one transformers makes an empty tokenizer up.
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 _MORE_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 TRIAL = "a photo of a dog"
-LEAST_STD = 1e-6  # of colors in [0, 1]
-_MOST = sys.float_info.max
 
 
 def load_tokenizer(source: str, revision: str | None, text_config: Any) -> Any:
@@ -90,36 +84,3 @@ def load_normalization(source: str, revision: str | None) -> Normalization | Non
             f"the image processor of {source} cannot be loaded ({shortened(error)}); copy "
             f"{' and '.join(str(path.name) for path in paths)} again."
         ) from error
-
-
-def normalization_of(processor: Any) -> Normalization:
-    """What an image processor of `transformers` does to the values of images.
-
-    Raises:
-        ValueError: for numbers that would make no image.
-    """
-    resample = int(Image.Resampling(processor.resample))
-    if not processor.do_normalize:
-        return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
-    mean = per_color(processor.image_mean, "image_mean")
-    return Normalization(mean, per_color(processor.image_std, "image_std", least=LEAST_STD), resample)
-
-
-def per_color(values: Any, name: str, *, least: float = -_MOST) -> tuple[float, ...]:
-    """A number for red, green and blue; one alone is that of all.
-
-    Raises:
-        ValueError: for anything else, not finite, or below `least`.
-    """
-    numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values] * 3
-    if len(numbers) != 3 or not all(_is_number(number, least) for number in numbers):
-        limit = "" if least == -_MOST else f" of at least {least:g}"
-        raise ValueError(
-            f"{name} must be a number{limit} for red, green and blue, but is {shortened(values)}"
-        )
-    return tuple(map(float, numbers))
-
-
-def _is_number(value: Any, least: float) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and least <= value <= _MOST

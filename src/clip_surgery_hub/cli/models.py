@@ -1,4 +1,4 @@
-"""``clip-surgery models``."""
+"""``clip-surgery models``: what can be named, and what is known of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clip_surgery_hub.cli.options import AsJson
-from clip_surgery_hub.cli.run import one_line_for_errors
+from clip_surgery_hub.cli.reporting import errors_in_one_line
 
 if TYPE_CHECKING:
     from clip_surgery_hub.hub import Entry
@@ -34,7 +34,7 @@ def models(
     """
     from clip_surgery_hub.hub import list_models, model_info
 
-    with one_line_for_errors(Console(stderr=True)):
+    with errors_in_one_line():
         names = list_models(pattern)
         if not names:
             raise ValueError(f"No model matches {pattern!r}. clip-surgery models lists all of them.")

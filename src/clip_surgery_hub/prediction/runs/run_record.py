@@ -1,4 +1,4 @@
-"""``run.json``: what a run was asked to do. A folder with one is a run."""
+"""``run.json``, what a run was asked to do, and the names of all else in its folder."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.files.durable import replace_whole
-from clip_surgery_hub.files.lock import RunError, stamp
-from clip_surgery_hub.prediction.runs.run_files import FORMAT, FORMAT_VERSION, RECORD, UNFINISHED
+from clip_surgery_hub.files.lock import LOCK, RANKS_LOCK, RunError, stamp
+
+FORMAT = "clip_surgery_hub run"
+FORMAT_VERSION = 2
+
+RECORD = "run.json"
+TABLES = ("images", "errors")
+MANIFEST = "manifest"
+UNFINISHED = "unfinished"
+RANKS = "ranks"
+LOG = "log.jsonl"
+
+FOLDERS = (*TABLES, MANIFEST, UNFINISHED, RANKS)
+FILES = (RECORD, LOG, LOCK, RANKS_LOCK)
 
 _ABSENT = object()
 
@@ -108,14 +121,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _lists(before: list[Any], after: list[Any]) -> str:
     if max(len(before), len(after)) <= 4:
         return f"{_short(before)}, is now {_short(after)}"
-    place = next(
-        (index for index, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]),
-        min(len(before), len(after)),
-    )
-    was, now = (_short(values[place] if place < len(values) else _ABSENT) for values in (before, after))
+    pairs = enumerate(zip_longest(before, after, fillvalue=_ABSENT))
+    place, was, now = next((place, *pair) for place, pair in pairs if pair[0] != pair[1])
     return (
         f"a list of {len(before)}, is now one of {len(after)} (the first difference, number {place}: "
-        f"{was}, now {now})"
+        f"{_short(was)}, now {_short(now)})"
     )
 
 
