@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import Surgery, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery
 from tests.support.command_line import Run
+from tests.support.predict_ranks import Ranks
 
 BUNDLED = "clip_vit_tiny.scenes"
 LIMIT = 7
@@ -139,18 +139,17 @@ def test_windows_read_each_reading_by_itself(clip: CLIPSurgery, measure: Measure
     assert figures_of(single) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int) -> None:
-    """Real processes; 7 images are shared unequally."""
+@pytest.mark.parametrize(("ranks", "by"), [(2, "Lightning"), (3, "torchrun")])
+def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int, by: str) -> None:
+    """Real processes, whoever starts them; 7 images are shared unequally."""
     given = ["evaluate", "scenes", "--templates", "none", "--limit", LIMIT, "--out", tmp_path / "run"]
-    given += ["--accelerator", "cpu", "--devices", ranks, "--strategy", "ddp"]
-    program = [Path(sys.executable).with_name("clip-surgery"), *given]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [str(part) for part in program], env=environment, timeout=600, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("| clip_surgery | 6 |") == 1  # one rank alone tells
+    if by == "Lightning":
+        started = Ranks.start([*given, "--strategy", "ddp"], tmp_path / "log", devices=ranks)
+    else:
+        started = Ranks.start(given, tmp_path / "log", ranks=ranks)
+    assert set(started.codes()) == {0}, started.err()
+    said = "".join(started.out(rank) for rank in range(len(started.processes)))
+    assert said.count("| clip_surgery | 6 |") == 1  # one rank alone tells
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["images"] == LIMIT
     found = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed import destroy_process_group, get_rank, get_world_size, init_process_group
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multilabel_average_precision
 
@@ -31,6 +31,7 @@ from clip_surgery_hub.functional.measures import (
     peaks_on_mask,
     threshold_overlaps,
 )
+from tests.support.predict_ranks import Ranks
 
 CLASSES = 5
 Case = tuple[Truth, Prediction]
@@ -228,9 +229,9 @@ def test_figures_do_not_depend_on_the_order_or_the_parts(name: str) -> None:
         )
 
 
-def _rank(rank: int, ranks: int, folder: str) -> None:
-    init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
-    found = {}
+def _rank(folder: str) -> None:
+    init_process_group("gloo")
+    rank, ranks, found = get_rank(), get_world_size(), {}
     for name, make in METRICS.items():
         figures = updated(make(), CASES[rank::ranks]).compute()
         found[name] = {key: float(value) for key, value in figures.items()}
@@ -241,7 +242,8 @@ def _rank(rank: int, ranks: int, folder: str) -> None:
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_figures_are_the_same_for_any_number_of_ranks(ranks: int, tmp_path: Path) -> None:
     """Real processes, unequal shares: torchmetrics gathers the rows."""
-    torch.multiprocessing.spawn(_rank, (ranks, str(tmp_path)), nprocs=ranks)
+    started = Ranks.start([str(tmp_path)], tmp_path / "log", ranks=ranks, program=_rank)
+    assert started.codes() == [0] * ranks, started.err()
     for name, make in METRICS.items():
         expected = {key: float(value) for key, value in updated(make(), CASES).compute().items()}
         for rank in range(ranks):
