@@ -27,7 +27,7 @@ def evaluation(
     from clip_surgery_hub.evaluate.truth import Truth
     from clip_surgery_hub.images.image_transform import Normalization
 
-    clip = CLIPSurgery(vision_tower(), normalization=Normalization((0.5,) * 3, (0.5,) * 3), device="cpu")
+    clip = CLIPSurgery(vision_tower(), processor=Normalization((0.5,) * 3, (0.5,) * 3), device="cpu")
     remove_surgery(clip.model)
     generator = torch.Generator().manual_seed(0)
     embeds = torch.nn.functional.normalize(torch.randn(classes, 512, generator=generator), dim=-1)

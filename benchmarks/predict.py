@@ -171,7 +171,6 @@ def whole_pairs(clip: Path, images: Path, out: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.texts import TEXTS as names
-    from clip_surgery_hub.images.image_transform import normalized
     from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
 
     class Timed(SurgeryPredictor):
@@ -185,9 +184,9 @@ def whole_pairs(clip: Path, images: Path, out: Path) -> dict[str, Any]:
             self.ended = time.perf_counter()
 
     predictor = Timed(str(clip), names[:TEXTS])
-    module = ImageDataModule(images, batch_size=BATCH, reading=predictor.reading)
+    module = ImageDataModule(images, batch_size=BATCH, image_transform=predictor.image_transform)
     batches = [
-        normalized(batch["pixels"], predictor.clip.normalization) for batch in module.predict_dataloader()
+        predictor.image_transform.normalization(batch["pixels"]) for batch in module.predict_dataloader()
     ]
     pairs = []
     for pair in range(PAIRS + 1):
@@ -206,7 +205,7 @@ def restart_times(path: Path, out: Path, shards: int) -> dict[str, Any]:
     """Seconds of `predict` on a run in which all is done; the run is written here, row by row."""
     from clip_surgery_hub.prediction import ImageDataModule, SurgeryPredictor, predict
     from clip_surgery_hub.prediction.run_settings import run_settings
-    from clip_surgery_hub.prediction.runs import RunFolder, images_schema
+    from clip_surgery_hub.prediction.runs import RunFolder, ShardSink, images_schema
 
     predictor = SurgeryPredictor("clip_vit_tiny.scenes", ["dog", "cat", "fish"])
     data = ImageDataModule(path)
@@ -215,7 +214,7 @@ def restart_times(path: Path, out: Path, shards: int) -> dict[str, Any]:
     row |= {"scores": [0.1, 0.2, 0.3], "presence": [0.1, 0.2, 0.3], "points": [[], [], []]}
     with RunFolder.open(out, settings) as run:
         schema = images_schema(predictor.outputs, texts=predictor.texts)
-        sink = run.sink(0, schema, shard_rows=ROWS // shards)
+        sink = ShardSink(run, 0, schema, shard_rows=ROWS // shards)
         for start in range(0, ROWS, 1000):
             sink.add("images", [row | {"key": f"{number:09}"} for number in range(start, start + 1000)])
         sink.flush()

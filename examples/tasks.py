@@ -73,7 +73,7 @@ def walk(
     yield Step(
         "segments",
         "the best text of every pixel, background texts among them",
-        plot_segments(segments.images[0], index_map, [*segments.texts, *segments.background]),
+        plot_segments(segments.images_to_draw[0], index_map, [*segments.texts, *segments.background]),
     )
 
     everything = clip.explain(image, words)
@@ -102,5 +102,5 @@ def cut_out(
     """The figure of the masks of texts or combinations of texts, and the masks ``[H, W]`` by their names."""
     prompts = prompts_of(explanation, combinations, keep_absent=True)  # the sample is known to show them
     found = masks(explanation, sam, points=[[prompt.points for prompt in prompts]])
-    figure = plot_masks(explanation.images[0], prompts, found.masks[0], found.scores[0])
+    figure = plot_masks(explanation.images_to_draw[0], prompts, found.masks[0], found.scores[0])
     return figure, dict(zip((prompt.name for prompt in prompts), found.masks[0], strict=True))

@@ -13,18 +13,28 @@ from tests.support.paths import PACKAGE, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-# The floors of the house, from the cellar up: a module imports from floors below its own.
-FLOORS = (
-    "functional methods hub images settings storage embedding_cache known_words labels arguments scenes "
-    "explanation_fields segmentation words",
-    "runs sources towers text windows checkpoints explanation cells outputs records",
-    "transform encoding prompts sam_backends plot plot_labels model_card",
-    "question sentence sam sam_checkpoint plot_tasks plot_sentence sharing",
+# The layers of the package, from the bottom up: a module imports from its own package and from layers below.
+LAYERS = (
+    "functional files scenes",
+    "methods images hub text",
+    "towers results",
+    "transform sam checkpoints",
     "model",
-    "analysis lightning",
+    "factory",
+    "analysis",
+    "plotting",
+    "prediction",
     "evaluate",
     "cli",
+    "__main__",
 )
+# The one list of imports that run upward: results draw themselves by plotting, loaded when it is called.
+DRAWN_BY_PLOTTING = {
+    "results/explanation.py",
+    "results/sentence.py",
+    "analysis/attention_results.py",
+    "analysis/redundancy_result.py",
+}
 
 
 def loaded_after(code: str, *modules: str) -> set[str]:
@@ -88,16 +98,25 @@ def test_the_version_is_said_once() -> None:
     assert f"## [{clip_surgery_hub.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def imports_at_load(tree: ast.Module) -> set[str]:
-    """The rooms of this package that a module imports when it is loaded itself."""
+def imports_of(tree: ast.Module) -> set[str]:
+    """What a module imports of this package: packages, and modules at the root.
+
+    Every import counts, those inside functions and those for type checkers alone too.
+    """
     found = set()
-    for statement in tree.body:
+    for statement in ast.walk(tree):
         if isinstance(statement, ast.ImportFrom) and statement.module:
             parts = statement.module.split(".")
             if parts == ["clip_surgery_hub"]:
                 found |= {alias.name for alias in statement.names}
             elif parts[0] == "clip_surgery_hub":
                 found.add(parts[1])
+        elif isinstance(statement, ast.Import):
+            found |= {
+                alias.name.split(".")[1]
+                for alias in statement.names
+                if alias.name.startswith("clip_surgery_hub.")
+            }
     return found
 
 
@@ -105,14 +124,56 @@ def imports_at_load(tree: ast.Module) -> set[str]:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_imports_run_downward(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room == "__init__":
-        assert imports_at_load(ast.parse(path.read_text())) == set()
+    place = path.relative_to(PACKAGE)
+    own = place.parts[0].removesuffix(".py")
+    if own == "__init__":  # it names every home, and loads none before it is asked
         return
-    floor = next((number for number, rooms in enumerate(FLOORS) if room in rooms.split()), None)
-    assert floor is not None, f"{room} is on no floor: give it one, here and in docs/architecture.md"
-    below = {room, "__version__"}.union(*(rooms.split() for rooms in FLOORS[:floor]))
-    assert imports_at_load(ast.parse(path.read_text())) <= below
+    layer = next((number for number, names in enumerate(LAYERS) if own in names.split()), None)
+    assert layer is not None, f"{own} is in no layer: give it one, here and in docs/architecture.md"
+    allowed = {own, "__version__"}.union(*(names.split() for names in LAYERS[:layer]))
+    upward = imports_of(ast.parse(path.read_text())) - allowed
+    assert upward == ({"plotting"} if place.as_posix() in DRAWN_BY_PLOTTING else set())
+
+
+def test_no_two_modules_or_classes_of_one_name_mean_different_things() -> None:
+    """Modules may share a name across packages where they do the same for theirs; these are all that do."""
+    modules: dict[str, list[str]] = {}
+    classes: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        modules.setdefault(path.stem, []).append(place)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, []).append(place)
+    assert {name: places for name, places in classes.items() if len(places) > 1} == {}
+    commands = {path.stem for path in (PACKAGE / "cli").glob("*.py")}  # named after what they run
+    shared = {name for name, places in modules.items() if len(places) > 1} - commands - {"__init__"}
+    assert shared == {
+        "attention",  # analyzed, and drawn
+        "data",  # the LightningDataModule of prediction, and of evaluation
+        "loading",  # of images, and of SAM
+        "masks",  # of objects, by SAM, and drawn
+        "redundancy",  # analyzed, and drawn
+        "saving",  # of explanations, and of models
+    }
+
+
+def test_few_entries_few_small_files_and_none_too_long() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 24
+    lines = {
+        path.relative_to(PACKAGE): len(path.read_text().splitlines())
+        for path in PACKAGE.rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    }
+    datasets = Path("evaluate/datasets")
+    small = [place for place, count in lines.items() if count < 60 and place.parent != datasets]
+    assert len(small) <= 20, small
+    # Each is one class, half of it docstrings.
+    assert {str(place) for place, count in lines.items() if count > 400} <= {
+        "model.py",
+        "results/explanation.py",
+    }
 
 
 def lower_bounds(requirements: list[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clip_surgery_hub.prediction.runs.reading import run_dataset as run_dataset
     from clip_surgery_hub.results.explanation import Explanation as Explanation
     from clip_surgery_hub.results.sentence import SentenceExplanation as SentenceExplanation
+    from clip_surgery_hub.text.cache import clear_text_cache as clear_text_cache
     from clip_surgery_hub.transform import apply_surgery as apply_surgery
     from clip_surgery_hub.transform import remove_surgery as remove_surgery
     from clip_surgery_hub.transform import surgery as surgery
@@ -40,6 +41,7 @@ _HOME = {
     "Method": "methods.method",
     "SentenceExplanation": "results.sentence",
     "apply_surgery": "transform",
+    "clear_text_cache": "text.cache",
     "create_model": "factory",
     "get_method": "methods.method",
     "list_models": "hub.registry",

@@ -58,7 +58,7 @@ def create_model(
         parts.model.eval(),
         name=name,
         tokenizer=parts.tokenizer,
-        normalization=parts.normalization,
+        processor=parts.normalization,
         method="clip_surgery" if method is None else method,
         depth=depth,
         device=device,

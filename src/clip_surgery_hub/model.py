@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
@@ -12,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.checkpoints import load_checkpoint
+from clip_surgery_hub.checkpoints import Checkpoint, load_checkpoint
 from clip_surgery_hub.checkpoints.activation import correct_activation
-from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS
+from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS, SavedSurgery
 from clip_surgery_hub.checkpoints.saving import push, save
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.hub import known_activation, pinned_revision, resolve
-from clip_surgery_hub.images.encoding import EncodedImages, encode_images
-from clip_surgery_hub.images.image_transform import Normalization, image_size
+from clip_surgery_hub.hub import known_activation, origin, pinned_revision, resolve
+from clip_surgery_hub.images.encoding import encode_images
+from clip_surgery_hub.images.image_transform import ImageTransform, normalization_of
 from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.images.windows import window_cells
+from clip_surgery_hub.results.encoded import EncodedImages
 from clip_surgery_hub.results.explanation import Explanation
 from clip_surgery_hub.results.query import TextQuery
 from clip_surgery_hub.results.sentence import SentenceExplanation, explain_sentence, read_caption
@@ -48,8 +50,9 @@ class CLIPSurgery:
             moved to ``device``.
         name: what results call it.
         tokenizer: of `transformers`, or None: then texts must be given as embeddings.
-        normalization: what the checkpoint's image processor does to images, or None: then only pixel values
-            can be encoded.
+        processor: the checkpoint's image processor as `transformers` has it (or a processor that holds one,
+            or a :class:`~clip_surgery_hub.images.image_transform.Normalization`), of which the normalization
+            and the resampling filter are taken; None: only pixel values can be encoded.
         known_words: the words a small model was trained on, for a warning about others; None: no warning.
         sidecar_files: small files of the checkpoint, by name, that are saved with it as they are.
         method: how the vision tower is read, see `clip_surgery_hub.methods.METHODS`; "none" is raw CLIP.
@@ -59,7 +62,7 @@ class CLIPSurgery:
             is written to.
 
     Raises:
-        TypeError: the model has no vision tower that is supported.
+        TypeError: the model has no vision tower that is supported, or the processor is of another kind.
         ValueError: unknown method or interpolation, or a depth out of range.
         RuntimeError: the model is under surgery already.
     """
@@ -70,7 +73,7 @@ class CLIPSurgery:
         *,
         name: str = "",
         tokenizer: Any = None,
-        normalization: Normalization | None = None,
+        processor: Any = None,
         known_words: frozenset[str] | None = None,
         sidecar_files: Mapping[str, bytes] = MappingProxyType({}),
         method: str = "clip_surgery",
@@ -80,12 +83,12 @@ class CLIPSurgery:
     ) -> None:
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation must be 'bilinear' or 'bicubic', got {interpolation!r}.")
+        self.normalization = normalization_of(processor)
         self.model = apply_surgery(model, method, depth).eval()
         self.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.tower = find_tower(self.model)
         self.name = name or type(model).__name__
         self.tokenizer = tokenizer
-        self.normalization = normalization
         self.known_words = known_words
         self.sidecar_files = dict(sidecar_files)
         self.interpolation = cast(Literal["bilinear", "bicubic"], interpolation)
@@ -134,7 +137,7 @@ class CLIPSurgery:
             checkpoint.model,
             name=name,
             tokenizer=checkpoint.tokenizer,
-            normalization=checkpoint.normalization,
+            processor=checkpoint.normalization,
             known_words=checkpoint.known_words,
             sidecar_files=checkpoint.sidecar_files,
             method=surgery.method,
@@ -165,7 +168,14 @@ class CLIPSurgery:
             TypeError: the model or its tokenizer is not one of `transformers`.
             ValueError: the model has adapters of `peft` in it.
         """
-        save(self, folder, base_model=base_model, license=license)
+        source, stated = origin(self.name)
+        save(
+            self._checkpoint(),
+            folder,
+            name=self.name,
+            base_model=base_model or source,
+            license=license or stated,
+        )
 
     def push_to_hub(
         self,
@@ -199,15 +209,28 @@ class CLIPSurgery:
             OSError: the hub cannot be reached, or refuses.
             TypeError, ValueError: see :meth:`save_pretrained`; or a ``repo_id`` of another form.
         """
+        source, stated = origin(self.name)
         return push(
-            self,
+            self._checkpoint(),
             repo_id,
+            name=self.name,
+            base_model=base_model or source,
+            license=license or stated,
             revision=revision,
             private=private,
             token=token,
             commit_message=commit_message,
-            base_model=base_model,
-            license=license,
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        """What `load_checkpoint` gave, or would give of this model once it is saved."""
+        return Checkpoint(
+            self.model,
+            self.tokenizer,
+            self.normalization,
+            self.known_words,
+            SavedSurgery(method=self.method, depth=self.depth or None, interpolation=self.interpolation),
+            self.sidecar_files,
         )
 
     def explain(
@@ -245,8 +268,12 @@ class CLIPSurgery:
             ValueError: for no text, or settings that contradict each other.
         """
         query = self.text_query(texts, background=background, redundant=redundant)
-        encoded = self._encoded(images, size=size, max_side=max_side, window=window, stride=stride)
-        return query.explain(encoded)
+        options = {"size": size, "max_side": max_side, "window": window, "stride": stride}
+        if isinstance(images, EncodedImages):
+            self._check_encoded(images, options)
+        else:
+            images = self.encode(images, **options)
+        return query.explain(images)
 
     def text_query(
         self, texts: Texts, *, background: Texts = (), redundant: Redundant | Tensor = "auto"
@@ -294,9 +321,11 @@ class CLIPSurgery:
             TypeError, ValueError: what :func:`~clip_surgery_hub.results.sentence.read_caption` refuses.
         """
         read = read_caption(self.model, self.tokenizer, caption)
-        one = image if isinstance(image, EncodedImages) else [image]
-        encoded = self._encoded(one, size=size, max_side=max_side)
-        return explain_sentence(encoded, read, empty=self.encode_text([""])[0])
+        if isinstance(image, EncodedImages):
+            self._check_encoded(image, {"size": size, "max_side": max_side})
+        else:
+            image = self.encode([image], size=size, max_side=max_side)
+        return explain_sentence(image, read, empty=self.encode_text([""])[0])
 
     def encode(
         self,
@@ -323,25 +352,43 @@ class CLIPSurgery:
             ImageError: an image cannot be read.
             ValueError: settings that contradict each other, or a checkpoint without image processor file.
         """
-        normalization = self.known_normalization
+        transform = self.image_transform(size=size, max_side=max_side)
         if stride is not None and window is None:
             raise ValueError(
                 f"stride={stride} needs a window; give its side in pixels as window= (--window)."
             )
-        patch, short = self.tower.patch_size, self.tower.native_size if size is None else size
-        cells = None if window is None else window_cells(window, stride, patch=patch)
-        images = load_images(images)
-        sizes = [
-            image_size(one.height, one.width, size=short, max_side=max_side, patch=patch) for one in images
-        ]
-        tokens = encode_images(
-            self.encode_image, images, sizes, normalization=normalization, patch=patch, window=cells
-        )
+        cells = None if window is None else window_cells(window, stride, patch=transform.patch_size)
+        loaded = load_images(images)
+        encode = partial(self.tower.encode, interpolation=self.interpolation)
+        tokens = encode_images(encode, loaded, transform, window=cells)
         return EncodedImages(
-            images=tuple(map(np.asarray, images)),
             tokens=tuple(tokens),
-            grids=tuple((height // patch, width // patch) for height, width in sizes),
+            grids=tuple(transform.grid_of(image.height, image.width) for image in loaded),
+            sizes=tuple((image.height, image.width) for image in loaded),
             settings=self.settings(size=size, max_side=max_side, window=window, stride=stride),
+            images=tuple(map(np.asarray, loaded)),
+        )
+
+    def image_transform(self, *, size: int | None = None, max_side: int | None = None) -> ImageTransform:
+        """From an RGB image to the pixels that the vision tower takes.
+
+        Args:
+            size: see :meth:`encode`.
+            max_side: see :meth:`encode`.
+
+        Raises:
+            ValueError: a size that holds no patch, or a checkpoint without image processor file.
+        """
+        if self.normalization is None:
+            raise ValueError(
+                f"{self.name} has no image processor file (preprocessor_config.json) that tells how images "
+                "are normalized; add it, or normalize them yourself and call encode_image."
+            )
+        return ImageTransform(
+            size=self.tower.native_size if size is None else size,
+            patch_size=self.tower.patch_size,
+            max_side=max_side,
+            normalization=self.normalization,
         )
 
     @torch.no_grad()
@@ -364,8 +411,7 @@ class CLIPSurgery:
         """As :meth:`encode_image`, but left where the model is, and with gradients."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
             raise ValueError(f"pixel_values must have shape [B, 3, H, W], got {list(pixel_values.shape)}.")
-        pixel_values = pixel_values.to(device=self.device, dtype=self.dtype)
-        return unit_length(self.tower.encode(pixel_values, interpolation=self.interpolation).float())
+        return self.tower.encode(pixel_values, interpolation=self.interpolation).float()
 
     def encode_text(
         self,
@@ -405,20 +451,6 @@ class CLIPSurgery:
         """
         self._check_tokenizer()
         check_texts(self.model, self.tokenizer, list(texts))
-
-    @property
-    def known_normalization(self) -> Normalization:
-        """:attr:`normalization`, where there is one.
-
-        Raises:
-            ValueError: where there is none.
-        """
-        if self.normalization is None:
-            raise ValueError(
-                f"{self.name} has no image processor file (preprocessor_config.json) that tells how images "
-                "are normalized; add it, or normalize them yourself and call encode_image."
-            )
-        return self.normalization
 
     @property
     def method(self) -> str:
@@ -465,14 +497,12 @@ class CLIPSurgery:
                 f"{self.name} has no tokenizer files; add them, or give embeddings by name instead of texts."
             )
 
-    def _encoded(self, images: Any, **options: int | None) -> EncodedImages:
-        if not isinstance(images, EncodedImages):
-            return self.encode(images, **options)
+    def _check_encoded(self, images: EncodedImages, options: Mapping[str, int | None]) -> None:
+        """Refuse options of `encode`, and images that were encoded in another way."""
         given = [f"{name}={value}" for name, value in options.items() if value is not None]
         if given:
             raise ValueError(f"the images are encoded already; give {', '.join(given)} to encode instead.")
         images.check_read_as(self.settings())
-        return images
 
     def _embeds_by_name(self, texts: Texts) -> tuple[tuple[str, ...], Tensor]:
         """T texts and their embeddings ``[T, C]``, unit length."""

@@ -30,7 +30,7 @@ from clip_surgery_hub.analysis import (
 from clip_surgery_hub.analysis.attention_results import KINDS, PARTS
 from clip_surgery_hub.analysis.masks import patch_coverage
 from clip_surgery_hub.analysis.redundancy_result import VARIANTS
-from clip_surgery_hub.images.image_transform import Normalization, to_pixels
+from clip_surgery_hub.images.image_transform import Normalization, resized
 from clip_surgery_hub.images.loading import load_image
 from clip_surgery_hub.methods import Method, register_method
 from clip_surgery_hub.methods.mixing import value_value_attention
@@ -60,7 +60,7 @@ def rectangle(height: int, width: int, rows: slice, columns: slice) -> np.ndarra
 
 def surgeon(model: Any, **options: Any) -> CLIPSurgery:
     return CLIPSurgery(
-        model, tokenizer=letters_tokenizer(), normalization=MEASURE, name="tiny", device="cpu", **options
+        model, tokenizer=letters_tokenizer(), processor=MEASURE, name="tiny", device="cpu", **options
     )
 
 
@@ -79,7 +79,7 @@ def plain(tiny_clip: CLIPModel) -> CLIPModel:
 
 
 def pixels_of(image: np.ndarray, size: tuple[int, int] = (32, 48)) -> Tensor:
-    return to_pixels(load_image(image), size, MEASURE)[None]
+    return MEASURE(resized(load_image(image), size, MEASURE.resample))[None]
 
 
 def hidden_states(plain: CLIPModel, clip: CLIPSurgery, image: np.ndarray) -> list[Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from clip_surgery_hub.checkpoints.weights import check_values, read_weights
@@ -103,6 +104,21 @@ def test_weights_are_read_as_they_are(name, tmp_path):
     assert found.keys() == TENSORS.keys()
     assert all(torch.equal(found[key], TENSORS[key]) for key in TENSORS)
     assert all(found[key].dtype == TENSORS[key].dtype for key in TENSORS)
+
+
+def test_a_header_that_names_a_tensor_twice_is_refused(tmp_path):
+    """The one thing that safetensors takes: the last of the two."""
+    path = tmp_path / "x.safetensors"
+    entry = b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    for header, is_whole in ((b"{" + entry + b"}", True), (b"{" + entry + b"," + entry + b"}", False)):
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with safe_open(path, framework="pt") as file:
+            assert list(file.keys()) == ["a"]
+        if is_whole:
+            assert torch.equal(read_weights(path)["a"], torch.zeros(1))
+            continue
+        with pytest.raises(ValueError, match=r"the header of .*x\.safetensors is damaged: 'a' is said twice"):
+            read_weights(path)
 
 
 def test_the_pickles_of_the_tests_run_code_where_nothing_stops_them(tmp_path):

@@ -121,7 +121,7 @@ def test_what_came_without_files_is_written_from_what_is_known(tmp_path: Path) -
     clip = CLIPSurgery(
         random_clip(),
         tokenizer=letters_tokenizer(),
-        normalization=Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), Image.Resampling.BILINEAR),
+        processor=Normalization((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), Image.Resampling.BILINEAR),
         known_words=frozenset({"bench"}),
     )
     clip.save_pretrained(tmp_path / "saved")
@@ -249,13 +249,14 @@ def test_the_card_has_metadata_that_the_hub_reads(
     for line in ("| depth | the last 2 blocks |", "bicubic", 'from_pretrained("saved")', "arXiv 2304.05653"):
         assert line in card.text
     # Of a registered model the hub id, of a folder nothing: it is a place on somebody's machine.
-    entries = {"clip_test.random": hub.Entry(name="clip_test.random", source="someone/clip-random")}
-    monkeypatch.setattr("clip_surgery_hub.checkpoints.saving.MODELS", entries)
-    for name, base in (("clip_test.random", "someone/clip-random"), ("a/b", "a/b"), (str(folder), None)):
+    entry = hub.Entry(name="clip_test.random", source="someone/clip-random", license="cc-by-4.0")
+    monkeypatch.setitem(hub.registry._ENTRIES, entry.name, entry)
+    for name, base in ((entry.name, "someone/clip-random"), ("a/b", "a/b"), (str(folder), None)):
         clip.name = name
         clip.save_pretrained(tmp_path / "of" / name.replace("/", "_"))
         found = ModelCard.load(tmp_path / "of" / name.replace("/", "_") / "README.md")
         assert found.data.base_model == base
+        assert found.data.license == ("cc-by-4.0" if name == entry.name else None)
         assert str(folder) not in found.content
 
 

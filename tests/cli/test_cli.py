@@ -11,9 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from clip_surgery_hub import CLIPSurgery, list_models, model_info
+from clip_surgery_hub.cli import app, options
+from clip_surgery_hub.cli.arguments import find_images
+from clip_surgery_hub.cli.opening import open_model
+from clip_surgery_hub.cli.outputs import write_record
+from clip_surgery_hub.cli.records import explanation_record
+from clip_surgery_hub.cli.reporting import Report, errors_in_one_line, progress
+from clip_surgery_hub.cli.result_folders import image_folders, results_folder
 from clip_surgery_hub.plotting.heatmaps import overlay
 from tests.support.command_line import CommandResult, Run, files_in
 
@@ -40,7 +48,7 @@ def test_an_image_becomes_a_panel_overlays_maps_and_a_record(run: Run, place: Pa
     expected = CLIPSurgery.from_pretrained(str(checkpoint)).explain("images/a.png", ["bench", "a person!"])
     with np.load(folder / "maps.npz") as maps:
         np.testing.assert_allclose(maps["similarity"], expected.similarity[0], atol=1e-6)
-        np.testing.assert_allclose(maps["plain"], expected.plain_similarity[0], atol=1e-6)
+        np.testing.assert_allclose(maps["plain_similarity"], expected.plain_similarity[0], atol=1e-6)
         np.testing.assert_allclose(maps["scores"], expected.scores[0], atol=1e-6)
         assert maps["texts"].tolist() == ["bench", "a person!"]
     for number, heatmap in enumerate(expected.heatmaps()[0]):
@@ -281,7 +289,7 @@ def test_models_are_told_in_json(run: Run) -> None:
 def test_models_on_a_terminal_keep_their_names_whole(width: int) -> None:
     reader, writer = os.openpty()
     environment = os.environ | {"COLUMNS": str(width), "TERM": "xterm"}
-    command = [sys.executable, "-m", "clip_surgery_hub.cli", "models", "*.openai"]
+    command = [sys.executable, "-m", "clip_surgery_hub", "models", "*.openai"]
     with subprocess.Popen(command, stdout=writer, env=environment) as process:
         os.close(writer)
         told = b""
@@ -334,3 +342,41 @@ def test_without_network_a_hub_id_is_one_line(place: Path) -> None:
     assert (answer.returncode, answer.stdout) == (2, "")
     assert len(answer.stderr.splitlines()) == 1 and "nobody/model" in answer.stderr
     assert not (place / "clip-surgery-out").exists()
+
+
+def test_a_new_command_is_one_function_and_its_registration(
+    command: Run, checkpoint: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grids(
+        images: options.Images, model: options.Model = options.BUNDLED, as_json: options.AsJson = False
+    ) -> None:
+        """Say how many patches an image has."""
+        with errors_in_one_line() as console:
+            paths = find_images(images)
+            folders = image_folders(paths, None, command="grids", as_json=as_json)
+            clip = open_model(model, images=paths)
+            report = Report(console)
+            for path, folder in progress(zip(paths, folders, strict=True), "counting", console):
+                with report.image(path):
+                    record = explanation_record(clip.explain(path, ["bench"]), image=path)
+                    if folder is not None:
+                        with results_folder(folder) as written:
+                            write_record(record, written)
+                    report.add(record, folder, "{} x {} patches".format(*record["grid"]))
+        report.print(model=model, texts=["bench"], as_json=as_json)
+        raise typer.Exit(report.exit_code)
+
+    monkeypatch.setattr(app, "registered_commands", list(app.registered_commands))
+    app.command()(grids)
+    (place / "images" / "c.png").write_bytes(b"")
+    answer = command("grids", "images", "--model", checkpoint)
+    assert answer.out.splitlines() == [  # 60 x 40 and 30 x 50 with a short side of 32 pixels, in patches of 8
+        "images/a.png: 4 x 6 patches",
+        "  clip-surgery-out/grids/a",
+        "images/b.jpg: 7 x 4 patches",
+        "  clip-surgery-out/grids/b",
+    ]
+    assert answer.code == 1 and answer.err.startswith("error: ") and "c.png" in answer.err
+    assert files_in(place / "clip-surgery-out") == {"grids/a/result.json", "grids/b/result.json"}
+    answer = command("grids", "images/c.png", "--model", checkpoint, "--json")
+    assert (answer.code, answer.out, len(answer.err.splitlines())) == (2, "", 1)

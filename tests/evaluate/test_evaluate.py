@@ -1,4 +1,4 @@
-"""Evaluations as a whole: right figures for any number of ranks, kills, resumption, reports, commands."""
+"""Evaluations as a whole: right metrics for any number of ranks, kills, resumption, reports, commands."""
 
 import copy
 import json
@@ -23,15 +23,17 @@ from clip_surgery_hub.evaluate import (
     variants_of,
 )
 from clip_surgery_hub.evaluate.cases import extreme_cases
+from clip_surgery_hub.evaluate.metrics import RowMetric
 from clip_surgery_hub.evaluate.published import published_for
 from clip_surgery_hub.evaluate.report import results_table
 from clip_surgery_hub.evaluate.sweep import sweep
+from clip_surgery_hub.evaluate.tasks import TaskOptions
 from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.towers import Surgery, find_tower
-from clip_surgery_hub.transform import remove_surgery, surgery
+from clip_surgery_hub.towers import Surgery, Tower, find_tower
+from clip_surgery_hub.transform import remove_surgery, surgery, surgery_state
 from tests.support.command_line import Run
 from tests.support.predict_ranks import Ranks
 
@@ -65,8 +67,8 @@ def measure(clip: CLIPSurgery) -> Measure:
             "draw": False,
             **changes,
         }
-        variants = options.pop("variants")
-        found = evaluate(clip, open_dataset("scenes"), chosen, variants, out=out, **options)
+        model, variants = options.pop("model", clip), options.pop("variants")
+        found = evaluate(model, open_dataset("scenes"), chosen, variants, out=out, **options)
         assert found is not None
         return found
 
@@ -79,11 +81,11 @@ def measured(measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return measure(folder), folder
 
 
-def figures_of(evaluation: Evaluation) -> dict[str, float]:
+def metrics_of(evaluation: Evaluation) -> dict[str, float]:
     return {f"{one.variant.name} {one.name}": one.value for one in evaluation.metrics}
 
 
-def test_figures_are_those_of_explanations_made_one_by_one(
+def test_metrics_are_those_of_explanations_made_one_by_one(
     clip: CLIPSurgery, measured: tuple[Evaluation, Path]
 ) -> None:
     """The same scenes through CLIPSurgery.explain, its maps measured here."""
@@ -108,7 +110,7 @@ def test_figures_are_those_of_explanations_made_one_by_one(
             ]
             best.append(max(overlaps))
         contrasts.append(sum(own) / len(own))
-    found = figures_of(measured[0])
+    found = metrics_of(measured[0])
     assert found["clip_surgery-6-surgery mSC"] == pytest.approx(100 * sum(contrasts) / LIMIT, abs=2e-3)
     expected = 100 * sum(best) / len(best)
     assert found["clip_surgery-6-surgery mIoU, own threshold"] == pytest.approx(expected, abs=0.05)
@@ -121,27 +123,38 @@ def test_batches_change_nothing(
 ) -> None:
     again = measure(tmp_path / "run", batch_size=batch_size)
     # Batches of other sizes round otherwise, and a pixel at a threshold may fall on its other side.
-    assert figures_of(again) == pytest.approx(figures_of(measured[0]), abs=0.05)
+    assert metrics_of(again) == pytest.approx(metrics_of(measured[0]), abs=0.05)
 
 
 def test_a_window_that_holds_the_image_changes_nothing(
     measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
     again = measure(tmp_path / "run", window=80)
-    assert figures_of(again) == pytest.approx(figures_of(measured[0]), abs=1e-6)
+    assert metrics_of(again) == pytest.approx(metrics_of(measured[0]), abs=1e-6)
 
 
-def test_windows_read_each_reading_by_itself(clip: CLIPSurgery, measure: Measure, tmp_path: Path) -> None:
+def test_windows_read_each_variant_by_itself(clip: CLIPSurgery, measure: Measure, tmp_path: Path) -> None:
     together = measure(tmp_path / "both", window=48, stride=24, limit=2)
     (alone,) = variants_of(["clip_surgery"], blocks=8)
     single = measure(tmp_path / "one", window=48, stride=24, limit=2, variants=[alone])
-    expected = {name: value for name, value in figures_of(together).items() if name.startswith("clip")}
-    assert figures_of(single) == pytest.approx(expected, abs=1e-3)
+    expected = {name: value for name, value in metrics_of(together).items() if name.startswith("clip")}
+    assert metrics_of(single) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize(("ranks", "by"), [(2, "Lightning"), (3, "torchrun")])
-def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int, by: str) -> None:
-    """Real processes, whoever starts them; 7 images are shared unequally."""
+@pytest.mark.parametrize(
+    ("ranks", "by", "before"),
+    [(2, "Lightning", 0), (3, "torchrun", 0), (2, "torchrun", LIMIT - 1)],
+    ids=["two", "three", "two for the last image"],
+)
+def test_ranks_change_nothing(
+    measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int, by: str, before: int
+) -> None:
+    """Real processes, whoever starts them.
+
+    7 images are shared unequally, and where 6 were measured before, one rank has none.
+    """
+    if before:
+        measure(tmp_path / "run", limit=before, variants=variants_of(["clip_surgery", "none"], blocks=8))
     given = ["evaluate", "scenes", "--templates", "none", "--limit", LIMIT, "--out", tmp_path / "run"]
     if by == "Lightning":
         started = Ranks.start([*given, "--strategy", "ddp"], tmp_path / "log", devices=ranks)
@@ -153,12 +166,12 @@ def test_ranks_change_nothing(measured: tuple[Evaluation, Path], tmp_path: Path,
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["images"] == LIMIT
     found = {
-        f"{variant} {name}": figure["value"]
+        f"{variant} {name}": metric["value"]
         for variant, told in results["variants"].items()
-        for name, figure in told["metrics"].items()
+        for name, metric in told["metrics"].items()
     }
     # One image at a time here and eight there: see test_batches_change_nothing.
-    assert found == pytest.approx(figures_of(measured[0]), abs=0.05)
+    assert found == pytest.approx(metrics_of(measured[0]), abs=0.05)
     assert len(list((tmp_path / "run" / "parts").iterdir())) == ranks
 
 
@@ -168,15 +181,13 @@ import lightning, torch
 torch.set_num_threads(1)
 from clip_surgery_hub.evaluate import evaluate, get_task, open_dataset, variants_of
 from clip_surgery_hub.model import CLIPSurgery
-from clip_surgery_hub.transform import remove_surgery
 
 class Kill(lightning.Callback):
     def on_test_batch_end(self, trainer, module, outputs, batch, number, *_):
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", method="none", device="cpu")
-remove_surgery(clip.model)
+clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", device="cpu")
 variants = variants_of(["none", "clip_surgery"], blocks=8)
 evaluate(clip, open_dataset("scenes"), get_task("explain"), variants, out=sys.argv[1], limit=7,
          templates=None, draw=False, batch_size=1, seconds=0.0, callbacks=[Kill()],
@@ -194,7 +205,7 @@ class Count(lightning.Callback):
         self.images += len(batch)
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(
+def test_a_killed_evaluation_resumes_where_it_was(
     measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
     """SIGKILL after three images of seven: the next start measures the others only."""
@@ -205,19 +216,24 @@ def test_a_killed_evaluation_goes_on_where_it_was(
     count = Count()
     again = measure(tmp_path / "run", callbacks=[count], batch_size=1)
     assert count.images == LIMIT - recorded
-    assert figures_of(again) == pytest.approx(figures_of(measured[0]), abs=0.05)
-    # All of it is there now: nothing is measured, and the figures are the same.
+    assert metrics_of(again) == pytest.approx(metrics_of(measured[0]), abs=0.05)
+    # All of it is there now: nothing is measured, and the metrics are the same.
     count = Count()
-    assert figures_of(measure(tmp_path / "run", callbacks=[count])) == figures_of(again)
+    assert metrics_of(measure(tmp_path / "run", callbacks=[count])) == metrics_of(again)
     assert count.images == 0
 
 
-def test_an_evaluation_that_fails_keeps_what_it_measured(measure: Measure, tmp_path: Path) -> None:
-    class Fail(lightning.Callback):
-        def on_test_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, at: int, *_: Any):
-            if at == 1:
-                raise RuntimeError("the disk is on fire")
+class Fail(lightning.Callback):
+    """Ends the test after two batches."""
 
+    def on_test_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, at: int, *_: Any
+    ) -> None:
+        if at == 1:
+            raise RuntimeError("the disk is on fire")
+
+
+def test_an_evaluation_that_fails_keeps_what_it_measured(measure: Measure, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="on fire"):
         measure(tmp_path / "run", callbacks=[Fail()], batch_size=2)
     count = Count()
@@ -225,13 +241,64 @@ def test_an_evaluation_that_fails_keeps_what_it_measured(measure: Measure, tmp_p
     assert count.images == LIMIT - 4
 
 
-def test_a_larger_limit_goes_on_and_a_smaller_one_counts_fewer(measure: Measure, tmp_path: Path) -> None:
+class Keep(lightning.Callback):
+    """What a test was made of, and what it logged."""
+
+    def __init__(self) -> None:
+        self.module: Any = None
+        self.data: Any = None
+        self.logged: dict[str, float] = {}
+
+    def on_test_end(self, trainer: Any, module: Any) -> None:
+        self.module, self.data = module, trainer.datamodule
+        self.logged = {
+            name.replace("/", " "): float(value) for name, value in trainer.callback_metrics.items()
+        }
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_metric_is_computed_once(
+    measure: Measure, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted for an evaluation, its second half and one of which all is recorded; two variants each."""
+    metric = type(get_task(task).metric(TaskOptions(classes=1)))
+    summary, counted = metric.summary, []
+
+    def count(self: RowMetric, *given: Any) -> Any:
+        counted.append(given)
+        return summary(self, *given)
+
+    monkeypatch.setattr(metric, "summary", count)
+    for number, limit in enumerate((2, 4, 4), start=1):
+        keep = Keep()
+        found = measure(tmp_path / "run", task, limit=limit, callbacks=[keep])
+        assert len(counted) == 2 * number
+        if number < 3:  # the log is of the same numbers, in single precision
+            assert keep.logged == pytest.approx(metrics_of(found), rel=1e-6, nan_ok=True)
+
+
+def test_a_trainer_of_ones_own_logs_every_metric(
+    measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
+) -> None:
+    """Without a recorder, and again with the same evaluator: it measures anew."""
+    keep = Keep()
+    measure(tmp_path / "run", callbacks=[keep])
+    for _ in range(2):
+        trainer = lightning.Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+        (logged,) = trainer.test(keep.module, keep.data, verbose=False)
+        found = {name.replace("/", " "): value for name, value in logged.items()}
+        assert found == pytest.approx(metrics_of(measured[0]), rel=1e-6)
+
+
+def test_a_larger_limit_resumes_and_a_smaller_one_counts_fewer(measure: Measure, tmp_path: Path) -> None:
     few, more = measure(tmp_path / "run", limit=2), measure(tmp_path / "run", limit=4)
     count = Count()
     few_again = measure(tmp_path / "run", limit=2, callbacks=[count])
     assert count.images == 0
     assert (few.images, more.images, few_again.images) == (2, 4, 2)
-    assert figures_of(few_again) == figures_of(few) != figures_of(more)
+    assert metrics_of(few_again) == metrics_of(few) != metrics_of(more)
 
 
 def test_a_folder_with_other_settings_or_other_things_is_refused(
@@ -281,16 +348,16 @@ def test_the_best_and_the_worst_are_what_they_say(measured: tuple[Evaluation, Pa
         assert not {case.index for case in best} & {case.index for case in worst}
 
 
-def test_published_figures_stand_beside_and_are_compared_where_the_method_is_the_same() -> None:
+def test_published_metrics_stand_beside_and_are_compared_where_the_method_is_the_same() -> None:
     known = [one for key in DATASETS for task in TASKS for one in published_for(key, task)]
     assert len(known) > 50
     assert {one.method for one in known} <= set(METHODS)
-    paper = {one.figure: one.value for one in published_for("context59", "explain") if one.method != "none"}
+    paper = {one.metric: one.value for one in published_for("context59", "explain") if one.method != "none"}
     assert paper == {"mIoU": 46.28, "mSC": 34.32}
     assert {one.value for one in published_for("nus_wide", "recognize")} == {35.58, 39.99, 42.85, 47.19}
 
 
-def test_readings_are_all_combinations_that_mean_something() -> None:
+def test_variants_are_all_combinations_that_mean_something() -> None:
     found = variants_of(
         ["none", "clip_surgery", "naclip"], blocks=12, depths=[2, 6], features=["auto", "plain"]
     )
@@ -314,14 +381,14 @@ def test_readings_are_all_combinations_that_mean_something() -> None:
         ({"methods": ["gem"], "features": ["best"]}, "features must be of 'auto', 'plain', 'surgery'"),
     ],
 )
-def test_wrong_readings_are_refused(given: dict[str, Any], message: str) -> None:
+def test_wrong_variants_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         variants_of(**{"blocks": 12, **given})
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @torch.no_grad()
-def test_one_pass_gives_every_reading_as_it_is_under_surgery(clip: CLIPSurgery, interpolation: Any) -> None:
+def test_one_pass_gives_every_variant_as_it_is_under_surgery(clip: CLIPSurgery, interpolation: Any) -> None:
     pixels = torch.randn(2, 3, 80, 104, generator=torch.Generator().manual_seed(0))
     blocks = len(clip.tower.blocks)
     surgeries = [Surgery(method, method.resolve_depth(None, blocks)) for method in METHODS.values()]
@@ -337,7 +404,7 @@ def test_one_pass_gives_every_reading_as_it_is_under_surgery(clip: CLIPSurgery, 
 @pytest.mark.parametrize("watched", [False, True], ids=["alone", "watched"])
 @pytest.mark.parametrize("name", ["clip_surgery", "gem", "naclip", "none"])
 @torch.no_grad()
-def test_one_pass_for_one_reading(clip: CLIPSurgery, name: str, watched: bool, attention: str) -> None:
+def test_one_pass_for_one_variant(clip: CLIPSurgery, name: str, watched: bool, attention: str) -> None:
     """Nobody needs the last block's patches of the original path then, but somebody's hook sees them."""
     model: Any = copy.deepcopy(clip.model)
     model.set_attn_implementation(attention)
@@ -359,13 +426,40 @@ def test_one_pass_for_one_reading(clip: CLIPSurgery, name: str, watched: bool, a
         torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-5)
 
 
-def test_a_tower_under_surgery_is_not_evaluated(measure: Measure, clip: CLIPSurgery, tmp_path: Path) -> None:
-    with surgery(clip.model), pytest.raises(RuntimeError, match="under clip_surgery already"):
-        measure(tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize("method", ["clip_surgery", "gem", "none"])
+def test_a_model_under_any_method_is_measured_alike_and_left_as_it_was(
+    measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path, method: str
+) -> None:
+    """The fixture's model is plain; these are not, and stay so when the evaluation fails half way."""
+    model = CLIPSurgery.from_pretrained(BUNDLED, method=method, device="cpu")
+    before = surgery_state(model.model)
+    assert before is not None
+    found = measure(tmp_path / "run", model=model)
+    assert metrics_of(found) == metrics_of(measured[0])
+    assert surgery_state(model.model) == before
+    with pytest.raises(RuntimeError, match="on fire"):
+        measure(tmp_path / "failed", model=model, callbacks=[Fail()], batch_size=2)
+    assert surgery_state(model.model) == before
 
 
-def test_sweep_finds_the_best_of_its_readings(clip: CLIPSurgery, tmp_path: Path) -> None:
+@torch.no_grad()
+def test_towers_without_one_pass_are_left_as_they_were_too() -> None:
+    """They go through the tower once per surgery, as `Tower` does; pixels without a patch fail half way."""
+    tower = CLIPSurgery.from_pretrained(BUNDLED, method="gem", device="cpu").tower
+    before = tower.surgery
+    assert before is not None
+    pixels = torch.randn(2, 3, 80, 80, generator=torch.Generator().manual_seed(0))
+    surgeries = [Surgery(METHODS["clip_surgery"], 6), Surgery(METHODS["none"], 0)]
+    found = Tower.encode_all(tower, pixels, surgeries)
+    assert tower.surgery == before
+    for tokens, expected in zip(found, tower.encode_all(pixels, surgeries), strict=True):
+        torch.testing.assert_close(tokens, expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="holds no patch"):
+        Tower.encode_all(tower, pixels[..., :4, :4], surgeries)
+    assert tower.surgery == before
+
+
+def test_sweep_finds_the_best_of_its_variants(clip: CLIPSurgery, tmp_path: Path) -> None:
     found = sweep(
         clip,
         open_dataset("scenes"),
@@ -378,14 +472,14 @@ def test_sweep_finds_the_best_of_its_readings(clip: CLIPSurgery, tmp_path: Path)
         accelerator="cpu",
     )
     values = {
-        (part.size, figure.variant.name): figure.value
+        (part.size, metric.variant.name): metric.value
         for part in found.parts
-        for figure in part.evaluation.metrics
-        if figure.name == "mIoU"
+        for metric in part.evaluation.metrics
+        if metric.name == "mIoU"
     }
     assert len(values) == 2 * 6  # none and two depths, plain and after feature surgery, at two sizes
-    part, figure = found.best
-    assert figure.value == max(values.values()) == values[part.size, figure.variant.name]
+    part, best = found.best
+    assert best.value == max(values.values()) == values[part.size, best.variant.name]
     assert found.table().count("**") == 2
     assert {path.name for path in tmp_path.iterdir()} == {
         "bare_64",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_surgery_hub.images.image_transform import Normalization, image_size, to_pixels
+from clip_surgery_hub.images.image_transform import ImageTransform, Normalization, normalization_of
 from clip_surgery_hub.images.loading import ImageError, load_image, load_images
 
 OPENAI = Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -283,7 +283,9 @@ sides = st.integers(1, 4000)
 @given(sides, sides, st.sampled_from([8, 14, 16, 32]), st.integers(2, 20), st.integers(1, 6))
 def test_sizes_are_whole_patches_that_keep_the_aspect(height, width, patch, cells, times):
     size = patch * cells
-    read = image_size(height, width, size=size, max_side=times * size, patch=patch)
+    transform = ImageTransform(size=size, patch_size=patch, max_side=times * size)
+    read = transform.size_of(height, width)
+    assert transform.grid_of(height, width) == (read[0] // patch, read[1] // patch)
     assert read[0] % patch == read[1] % patch == 0 and min(read) >= patch and max(read) <= times * size
     exact = min(size / min(height, width), times * size / max(height, width))
     for given_side, read_side in zip((height, width), read, strict=True):
@@ -306,14 +308,14 @@ def test_sizes_are_whole_patches_that_keep_the_aspect(height, width, patch, cell
     ],
 )
 def test_sizes_by_hand(image, size, max_side, wanted):
-    assert image_size(*image, size=size, max_side=max_side, patch=16) == wanted
+    assert ImageTransform(size=size, patch_size=16, max_side=max_side).size_of(*image) == wanted
 
 
 def test_sizes_below_a_patch_are_refused():
     with pytest.raises(ValueError, match="size must be at least one patch, 16 pixels, got 15"):
-        image_size(10, 10, size=15, patch=16)
+        ImageTransform(size=15, patch_size=16)
     with pytest.raises(ValueError, match="max_side must be at least one patch, 16 pixels, got 8"):
-        image_size(10, 10, size=32, max_side=8, patch=16)
+        ImageTransform(size=32, patch_size=16, max_side=8)
 
 
 def test_pixels_are_those_of_the_image_processor(colors):
@@ -323,12 +325,28 @@ def test_pixels_are_those_of_the_image_processor(colors):
     image = Image.fromarray(np.tile(colors, (10, 5, 1)))
     processor = CLIPImageProcessorPil(size={"height": 32, "width": 48}, do_center_crop=False)
     wanted = processor(image, return_tensors="pt")["pixel_values"][0]
-    pixels = to_pixels(image, (32, 48), OPENAI)
+    assert normalization_of(processor) == OPENAI == Normalization()
+    pixels = ImageTransform(size=32, patch_size=8, normalization=OPENAI)(image)
     assert pixels.dtype == torch.float32 and pixels.shape == (3, 32, 48)
     torch.testing.assert_close(pixels, wanted, atol=1e-6, rtol=0)
 
 
 def test_pixels_of_the_right_size_are_not_resampled(colors):
-    pixels = to_pixels(Image.fromarray(colors), (4, 6), Normalization((0.5, 0.25, 0.0), (0.5, 0.5, 2.0)))
+    normalization = Normalization((0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
+    pixels = ImageTransform(size=4, patch_size=2, normalization=normalization)(Image.fromarray(colors))
     wanted = (colors / 255 - [0.5, 0.25, 0.0]) / [0.5, 0.5, 2.0]
     np.testing.assert_allclose(pixels.permute(1, 2, 0), wanted, atol=1e-6)
+
+
+def test_what_is_no_image_processor_is_refused():
+    assert normalization_of(None) is None
+    with pytest.raises(TypeError, match="image processor of transformers.*got SimpleNamespace"):
+        normalization_of(SimpleNamespace(mean=0))
+    processor = SimpleNamespace(do_normalize=True, image_mean=0.5, image_std=[0.1, 0.2], resample=3)
+    with pytest.raises(ValueError, match="image_std must be a number for red, green and blue"):
+        normalization_of(processor)
+    processor.image_std = 0.0
+    with pytest.raises(ValueError, match="image_std must be above 0"):
+        normalization_of(processor)
+    processor.do_normalize = False
+    assert normalization_of(processor) == Normalization((0.0,) * 3, (1.0,) * 3)

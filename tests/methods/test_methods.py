@@ -211,7 +211,7 @@ def test_half_precision_model(tiny_clip: CLIPModel, name: str, dtype: torch.dtyp
     tiny_clip.to(dtype)
     for single, size in zip(expected, SIZES, strict=True):
         half = tokens(tiny_clip, pixels(*size))
-        assert half.dtype == dtype
+        assert half.dtype == torch.float32
         assert cosine_similarity(half.float(), single, dim=-1).min() > 0.999
 
 

@@ -31,6 +31,7 @@ def explanation_of(
     scores = torch.linspace(-0.1, 0.1, len(sizes) * len(texts)).reshape(len(sizes), len(texts))
     return Explanation(
         images=tuple(random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes),
+        sizes=tuple(sizes),
         texts=tuple(texts),
         background=(),
         surgery_similarity=maps,

@@ -28,6 +28,7 @@ def explanation_of(caption: str, size: tuple[int, int] = (40, 60)) -> SentenceEx
     maps = torch.randn(len(tokens), 3, 4, generator=generator)
     return SentenceExplanation(
         image=np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8),
+        size=size,
         caption=caption,
         tokens=tokens,
         words=words_of(caption, tokens),

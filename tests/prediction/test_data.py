@@ -20,7 +20,7 @@ from clip_surgery_hub.prediction import ImageDataModule
 from tests.support.predict_keys import write_keys
 from tests.support.predict_ranks import Ranks
 
-READING = ImageTransform(size=16, patch=8)
+READING = ImageTransform(size=16, patch_size=8)
 COUNT = 23  # no multiple of a batch, nor of the readers
 
 
@@ -172,8 +172,8 @@ def test_what_a_callback_has_recorded_is_left_out(tmp_path, origins):
 
 def test_the_reading_is_the_one_given_or_the_module_s(tmp_path, origins):
     data, _ = origins["folder"]
-    model = ToNowhere(READING)
-    trainer(tmp_path).predict(model, ImageDataModule(data, image_transform=ImageTransform(size=32, patch=8)))
+    model, larger = ToNowhere(READING), ImageTransform(size=32, patch_size=8)
+    trainer(tmp_path).predict(model, ImageDataModule(data, image_transform=larger))
     assert {min(batch["pixels"].shape[2:]) for batch in model.batches if batch["keys"]} == {32}
     with pytest.raises(
         ValueError, match="has no attribute 'image_transform'. Give image_transform=ImageTransform"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def of_maps(surgery_similarity: Tensor, height: int, width: int, *, texts: int |
     texts = len(surgery_similarity) if texts is None else texts
     return Explanation(
         images=(random_image(height, width),),
+        sizes=((height, width),),
         texts=tuple(f"text {number}" for number in range(texts)),
         background=tuple(f"background {number}" for number in range(len(surgery_similarity) - texts)),
         surgery_similarity=(surgery_similarity,),
@@ -45,6 +47,7 @@ def three() -> Explanation:
 
     return Explanation(
         images=(random_image(60, 80), random_image(30, 90, seed=1), random_image(17, 19, seed=2)),
+        sizes=((60, 80), (30, 90), (17, 19)),
         texts=("bench", "person"),
         background=("grass",),
         surgery_similarity=maps(),
@@ -297,6 +300,8 @@ def test_its_dict_survives_json_and_says_what_the_methods_say(three: Explanation
         ({"scores": torch.zeros(3, 2, requires_grad=True)}, "with a gradient"),
         ({"scores": torch.full((3, 2), torch.nan)}, "not finite"),
         ({"images": (np.zeros((4, 4, 3)),) * 3}, "uint8 array"),
+        ({"sizes": ((60, 80), (30, 90), (17, 20))}, r"sizes must be those of the images, \[\(60, 80\)"),
+        ({"images": None, "sizes": ((60, 80), (30, 90), (17, 0))}, "at least 1 each"),
         ({"images": (np.zeros((4, 4), np.uint8),) * 3}, "uint8 array"),
     ],
 )
@@ -305,6 +310,19 @@ def test_fields_that_do_not_fit_together_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(three, **changes)
+
+
+def test_without_images_everything_but_drawing_is_as_with_them(three: Explanation, tmp_path: Path) -> None:
+    bare = dataclasses.replace(three, images=None)
+    assert bare != three and len(bare) == 3 and bare[1].sizes == ((30, 90),)
+    assert bare.to_dict() == three.to_dict()
+    for method in ("heatmaps", "segment"):
+        assert all(map(torch.equal, getattr(bare, method)(), getattr(three, method)()))
+    bare.save(tmp_path / "bare")
+    assert Explanation.load(tmp_path / "bare") == bare
+    assert not (tmp_path / "bare" / "images").exists()
+    with pytest.raises(ValueError, match="keeps only the sizes of its images.*explain the images themselves"):
+        bare.plot()
 
 
 def test_the_settings_name_the_installed_versions() -> None:

@@ -19,6 +19,7 @@ def explanation_of(images: int, *, seed: int = 0) -> Explanation:
     pixels = np.random.default_rng(seed).integers(0, 256, (images, 20, 25, 3), dtype=np.uint8)
     return Explanation(
         images=tuple(pixels),
+        sizes=((20, 25),) * images,
         texts=("bench", "Bänke und 狗"),
         background=("grass",),
         surgery_similarity=tuple(batch[0]),

@@ -45,7 +45,7 @@ STARTS = ("altclip", "chinese_clip", "dual_encoder")
 @pytest.fixture
 def clip(tiny_clip: nn.Module) -> CLIPSurgery:
     """A random CLIP that reads captions letter by letter."""
-    return CLIPSurgery(tiny_clip, tokenizer=letters_tokenizer(), normalization=HALF)
+    return CLIPSurgery(tiny_clip, tokenizer=letters_tokenizer(), processor=HALF)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_captions_and_models_that_cannot_be_read_are_refused_before_the_image_is
     clip.tokenizer = None
     with pytest.raises(ValueError, match=r"^CLIPModel came without tokenizer files.*add them\.$"):
         clip.sentence(random_image(), "a cat")
-    tower = CLIPSurgery(random_model(SUPPORTED["CLIPVisionModelWithProjection"]), normalization=HALF)
+    tower = CLIPSurgery(random_model(SUPPORTED["CLIPVisionModelWithProjection"]), processor=HALF)
     with pytest.raises(ValueError, match=r"^CLIPVisionModelWithProjection has no text tower"):
         tower.sentence(random_image(), "a cat")
 

@@ -37,7 +37,7 @@ def truncated_safetensors(rng: random.Random, folder: Path) -> Words:
     os.truncate(
         path, rng.choice([0, 1, 7, 8, 9, size // 2, size - 1, rng.randrange(size), rng.randrange(size)])
     )
-    return path.name, "empty|cut off"
+    return path.name, "empty|damaged"
 
 
 @kind()
@@ -178,7 +178,7 @@ def absurd_weights(rng: random.Random, folder: Path) -> Words:
         length = rng.choice([2**25, 2**30, 2**33])
         path.write_bytes(struct.pack("<Q", length))
         os.truncate(path, 8 + length)
-        return path.name, "damaged"
+        return path.name, "damaged|cannot be read"  # where there is no room even to map it
     if number == 2:
         sizes = rng.choice([[2**62, 4], [2**31, 2**31], [2**32, 2**32, 2**32, 2**32]])
         more = {"dtype": "F16", "shape": sizes, "data_offsets": [data, data + 8]}

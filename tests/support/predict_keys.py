@@ -30,7 +30,7 @@ def write_keys(out, ranks, workers, start, batch_size, sources):
         def __init__(self, folder):
             super().__init__()
             self.folder = folder
-            self.image_transform = ImageTransform(size=16, patch=8)
+            self.image_transform = ImageTransform(size=16, patch_size=8)
 
         def predict_step(self, batch, batch_index):
             assert batch["pixels"].dtype == torch.uint8 and len(batch["pixels"]) == len(batch["keys"])

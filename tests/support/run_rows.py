@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clip_surgery_hub.prediction.runs import OUTPUTS, RunFolder, images_schema
+from clip_surgery_hub.prediction.runs import OUTPUTS, RunFolder, ShardSink, images_schema
 
 TEXTS = ("bench", "dog")
 BACKGROUND = ("sky",)
@@ -42,7 +42,7 @@ def error_row(key):
 def write_run(path: Path, keys, *, errors=(), shard_rows=10, settings=SETTINGS):
     """A run that is done, with all outputs."""
     with RunFolder.open(path, settings) as run:
-        sink = run.sink(0, SCHEMA, shard_rows=shard_rows)
+        sink = ShardSink(run, 0, SCHEMA, shard_rows=shard_rows)
         sink.add("images", [row(key, number) for number, key in enumerate(keys)])
         sink.add("errors", [error_row(key) for key in errors])
         sink.flush()

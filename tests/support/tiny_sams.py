@@ -193,6 +193,7 @@ def explained(*images: np.ndarray, maps: Tensor | None = None, texts: int = 3) -
         maps = torch.randn(texts, 8, 8, generator=torch.Generator().manual_seed(1))
     return Explanation(
         images=images,
+        sizes=tuple((image.shape[0], image.shape[1]) for image in images),
         texts=tuple(f"text {number}" for number in range(len(maps))),
         background=(),
         surgery_similarity=(maps,) * len(images),

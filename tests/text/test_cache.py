@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clip_surgery_hub.text.cache import EmbeddingCache, cache_folder
+from clip_surgery_hub.text.cache import SAMPLES, EmbeddingCache, cache_folder, clear_text_cache
 from clip_surgery_hub.text.embedding import embed_texts
 from tests.support.tokenizers import letters_tokenizer
 
@@ -116,6 +116,28 @@ def test_a_weight_changed_between_two_calls_is_noticed_and_changed_back_is_found
     bias.data.copy_(original)
     found, prompts = embed(["cat"], cache=cache)
     assert prompts == 0 and torch.equal(found, before)
+
+
+def test_a_few_numbers_of_every_weight_are_looked_at_and_clearing_sees_to_the_rest(embed, folder):
+    """A number written past autograd, between those that are looked at, is not seen, as the docs say."""
+    cache, weight = EmbeddingCache(), embed.model.text_model.encoder.layers[0].mlp.fc1.weight
+    before, _ = embed(["cat"], cache=cache)
+    assert weight.numel() // SAMPLES > 1
+    weight.data.view(-1)[1] += 1
+    assert embed(["cat"], cache=cache)[1] == 0
+    clear_text_cache()
+    assert not entries(folder)
+    after, prompts = embed(["cat"], cache=cache)
+    assert prompts == 1 and not torch.equal(before, after)
+    clear_text_cache(disk=False)
+    assert len(entries(folder)) == 1 and embed(["cat"], cache=cache)[1] == 0  # read from its file
+
+
+def test_numpy_that_shares_the_memory_is_seen(embed):
+    cache = EmbeddingCache()
+    embed(["cat"], cache=cache)
+    embed.model.text_projection.weight.detach().numpy()[:] *= 2
+    assert embed(["cat"], cache=cache)[1] == 1
 
 
 def test_the_vision_tower_does_not_matter(embed):
@@ -278,7 +300,7 @@ def test_many_threads_share_a_cache(embed):
 
 WRITER = """
 import sys, torch
-from clip_surgery_hub.text.cache import EmbeddingCache
+from clip_surgery_hub.text.cache import SAMPLES, EmbeddingCache, cache_folder, clear_text_cache
 value = float(sys.argv[1])
 cache = EmbeddingCache(memory_entries=0)
 for turn in range(60):

@@ -81,7 +81,7 @@ def test_half_precision_model(modified: CLIPModel, dtype: torch.dtype, implement
     assert modified.vision_model(pixels().to(dtype)).last_hidden_state.dtype == dtype
     found = tokens(modified), tokens(modified, pixels(24, 40))
     for half, single in zip(found, expected, strict=True):
-        assert half.dtype == dtype
+        assert half.dtype == torch.float32  # brought to unit length in it
         assert cosine_similarity(half.float(), single, dim=-1).min() > 0.999
 
 

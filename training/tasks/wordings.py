@@ -1,8 +1,8 @@
 """The concepts in wordings of their own, for what feature surgery is worth depends on how they are asked for.
 
-The twenty phrases were written down before any of them was measured. A first look had been at others, six
-of ours and the prompts of nineteen published data sets: those with new words or a ground gained 15 to 35
-points of mAP, the rest -0.6 to 1.8.
+The twenty phrases were written down before any of them was measured; their words and spelling are data. A
+first look had been at others, six of ours and the prompts of nineteen published data sets: those with new
+words or a ground gained 15 to 35 points of mAP, the rest -0.6 to 1.8.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from clip_surgery_hub.scenes.captions import with_article
 PHRASES_OF_KNOWN_WORDS = (
     "a small drawing of my {} in the scene.",
     "there is a clean photo of one {}.",
-    "this is an image of a toy {} in a video game.",
+    "this is a picture of a toy {} in a video game.",
     "a close-up of a painting of the {}.",
     "we see a large {} in a dark photo.",
     "a good photo of a bad drawing of a {}.",
-    "an image with one {} to the left.",
+    "a picture with one {} to the left.",
     "my cool {} in black and white.",
     "no photo of the {}.",
     "the {} of this scene, hard to see.",
@@ -29,11 +29,11 @@ PHRASES_OF_KNOWN_WORDS = (
 PHRASES_OF_NEW_WORDS = (
     "a photo of a {} that I took in the garden.",
     "somebody is looking at a {}.",
-    "the {} of my neighbor.",
+    "the {} of my neighbour.",
     "an advertisement for a {}.",
     "a {} from far away.",
     "it is raining on a {}.",
-    "my favorite {}!",
+    "my favourite {}!",
     "a museum's {} behind glass.",
     "page four shows a {}.",
     "do you see the {} here?",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,7 +21,6 @@ from clip_surgery_hub.analysis.attention_results import (
 )
 from clip_surgery_hub.analysis.masks import check_count, checked_mask, patch_coverage
 from clip_surgery_hub.functional import unit_length
-from clip_surgery_hub.images.image_transform import image_size
 from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.results.settings import Settings
@@ -101,7 +101,7 @@ def attention_analysis(
     attention = _attention(tower, record, torch.tensor([1 + row * grid[1] + column]))
     to_cls, to_final = _cosines(tower, record)
     return AttentionAnalysis(
-        image=encoded.images[0],
+        image=np.asarray(images[0]),
         patch=(row, column),
         weights={kind: weights[:, :, 0] for kind, weights in attention.items()},
         cosines_to_cls={part: cosines.unflatten(1, grid) for part, cosines in to_cls.items()},
@@ -249,11 +249,13 @@ def _grid_of(clip: CLIPSurgery, image: Image.Image, *, size: int | None, max_sid
     Raises:
         ValueError: for a size that holds no patch, or only one.
     """
-    patch, short = clip.tower.patch_size, clip.tower.native_size if size is None else size
-    height, width = image_size(image.height, image.width, size=short, max_side=max_side, patch=patch)
-    if height == width == patch:
-        raise ValueError(f"the image is read as a single patch: give size={2 * patch} or more.")
-    return height // patch, width // patch
+    transform = clip.image_transform(size=size, max_side=max_side)
+    grid = transform.grid_of(image.height, image.width)
+    if grid == (1, 1):
+        raise ValueError(
+            f"the image is encoded as a single patch: give size={2 * transform.patch_size} or more."
+        )
+    return grid
 
 
 def _chosen_patch(

@@ -14,9 +14,9 @@ from torch import Tensor
 from clip_surgery_hub.analysis.masks import check_count, checked_mask
 from clip_surgery_hub.analysis.redundancy_result import RedundancyAnalysis
 from clip_surgery_hub.functional import feature_surgery, unit_length
-from clip_surgery_hub.images.encoding import EncodedImages
 from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.model import CLIPSurgery, Texts
+from clip_surgery_hub.results.encoded import EncodedImages
 from clip_surgery_hub.towers.activations import clip_tower, recorded_output
 
 __all__ = ["redundancy_analysis"]
@@ -131,7 +131,8 @@ def _encoded_twice(
         with torch.no_grad():
             original.append(unit_length(tower.embed(record.final[0])[0].float()).cpu())
     together = EncodedImages(
-        images=tuple(one.images[0] for one in each),
+        images=tuple(np.asarray(image) for image in images),
+        sizes=tuple(one.sizes[0] for one in each),
         tokens=tuple(one.tokens[0] for one in each),
         grids=tuple(one.grids[0] for one in each),
         settings=each[0].settings,

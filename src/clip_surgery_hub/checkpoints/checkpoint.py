@@ -15,7 +15,7 @@ from clip_surgery_hub.checkpoints.json_files import read_json_object
 from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE, SavedSurgery, read_saved_surgery
 from clip_surgery_hub.images.image_transform import Normalization
 
-_SIDECAR_FILES = ("preprocessor_config.json", "processor_config.json", "concepts.json")
+SIDECAR_FILES = ("preprocessor_config.json", "processor_config.json", "concepts.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ def _with_sidecar_files(checkpoint: Checkpoint, source: str, revision: str | Non
     if Path(source).is_file():
         return checkpoint
     surgery = find_file(source, SURGERY_FILE, revision)
-    found = {name: path for name in _SIDECAR_FILES if (path := find_file(source, name, revision))}
+    found = {name: path for name in SIDECAR_FILES if (path := find_file(source, name, revision))}
     return replace(
         checkpoint,
         surgery=checkpoint.surgery if surgery is None else read_saved_surgery(surgery),

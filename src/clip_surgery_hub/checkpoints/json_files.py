@@ -7,11 +7,9 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any
 
-__all__ = ["MOST_BYTES", "as_json_object", "plural", "read_json_object", "shortened"]
+__all__ = ["as_json_object", "plural", "read_json_object", "shortened"]
 
-MOST_BYTES = 16 * 2**20
-"""The most that is read of a configuration, an index or a header: far more than a large model needs."""
-
+_MOST_BYTES = 16 * 2**20  # of a configuration or an index: far more than a large model needs
 _MOST_LETTERS = 300
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxstring, _REPR.maxlong = 2, 8, 4, 80, 40
@@ -24,8 +22,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
         ValueError: for a file that is damaged, too large, of another form, or says something twice.
         OSError: for a file that cannot be read.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, {MOST_BYTES} is the most; copy it again.")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, {_MOST_BYTES} is the most; copy it again.")
     return as_json_object(path.read_bytes(), str(path))
 
 

@@ -13,20 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from clip_surgery_hub.checkpoints.checkpoint import SIDECAR_FILES, Checkpoint
 from clip_surgery_hub.checkpoints.finding import one_line
 from clip_surgery_hub.checkpoints.model_card import CARD_FILE, model_card
-from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE, SavedSurgery
+from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE
 from clip_surgery_hub.files.folders import whole_folder
-from clip_surgery_hub.hub import MODELS
-
-if TYPE_CHECKING:
-    from clip_surgery_hub.model import CLIPSurgery
+from clip_surgery_hub.towers import find_tower
 
 # What a loader may read of a model: a file left from an earlier one would be taken for a part of this one.
 _MODEL_FILES = (
     SURGERY_FILE,
+    *SIDECAR_FILES,
     "config.json",
     "generation_config.json",
     "*.safetensors",
@@ -42,41 +40,49 @@ _MODEL_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
     "*.model",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "concepts.json",
 )
 
 
-def save(clip: CLIPSurgery, folder: str | Path, *, base_model: str | None, license: str | None) -> None:
-    """Write a model into a folder, all or nothing; see :meth:`CLIPSurgery.save_pretrained`."""
-    check_can_be_saved(clip)
+def save(
+    checkpoint: Checkpoint, folder: str | Path, *, name: str, base_model: str | None, license: str | None
+) -> None:
+    """Write a model into a folder, all or nothing; see :meth:`CLIPSurgery.save_pretrained`.
+
+    Args:
+        checkpoint: what `load_checkpoint` gives of the folder afterwards.
+        folder: new, empty, or with nothing in it but an earlier saved model.
+        name: what messages call the model.
+        base_model: hub id of the checkpoint it comes from, or None where that is not known.
+        license: of the weights, as the hub spells it, or None where that is not known.
+    """
+    _check_can_be_saved(checkpoint, name)
     folder = Path(folder)
-    card = _card(folder.resolve().name, clip, base_model=base_model, license=license)
+    card = _card(folder.resolve().name, checkpoint, base_model, license)
     with whole_folder(folder, replaceable=_holds_only_a_model) as temporary:
-        _write(clip, temporary)
+        _write(checkpoint, temporary)
         earlier = folder / CARD_FILE
         (temporary / CARD_FILE).write_bytes(earlier.read_bytes() if earlier.is_file() else card.encode())
 
 
 def push(
-    clip: CLIPSurgery,
+    checkpoint: Checkpoint,
     repo_id: str,
     *,
+    name: str,
+    base_model: str | None,
+    license: str | None,
     revision: str | None,
     private: bool | None,
     token: str | None,
     commit_message: str,
-    base_model: str | None,
-    license: str | None,
 ) -> str:
-    """Write a model into a repository, in one commit; see :meth:`CLIPSurgery.push_to_hub`."""
+    """Write a model into a repository, in one commit; see :meth:`CLIPSurgery.push_to_hub` and `save`."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    check_can_be_saved(clip)
+    _check_can_be_saved(checkpoint, name)
     if repo_id.count("/") != 1:
         raise ValueError(f"a repository is named 'owner/name', got {repo_id!r}.")
-    card = _card(repo_id, clip, base_model=base_model, license=license)
+    card = _card(repo_id, checkpoint, base_model, license)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as parent, _refusals_in_one_line(repo_id):
         # First of all, so that nothing large is written or sent where it would be refused.
@@ -86,7 +92,7 @@ def push(
         there = api.model_info(repo_id, revision=revision)
         earlier = {file.rfilename for file in there.siblings or ()}
         folder = Path(parent)
-        _write(clip, folder)
+        _write(checkpoint, folder)
         if CARD_FILE not in earlier:
             (folder / CARD_FILE).write_text(card, encoding="utf-8")
         files = {path.name: path for path in sorted(folder.iterdir())}
@@ -105,7 +111,7 @@ def push(
     return str(commit.oid)
 
 
-def check_can_be_saved(clip: CLIPSurgery) -> None:
+def _check_can_be_saved(checkpoint: Checkpoint, name: str) -> None:
     """Refuse what `transformers` could not load again.
 
     Raises:
@@ -114,73 +120,66 @@ def check_can_be_saved(clip: CLIPSurgery) -> None:
     """
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    if not isinstance(clip.model, PreTrainedModel):
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    if not isinstance(model, PreTrainedModel):
         raise TypeError(
-            f"{type(clip.model).__name__} is not a model of transformers, and no other can be saved; "
+            f"{type(model).__name__} is not a model of transformers, and no other can be saved; "
             "take it out of its wrapper, or keep its weights with torch.save(clip.model.state_dict(), file)."
         )
-    if getattr(clip.model, "peft_config", None):
+    if getattr(model, "peft_config", None):
         raise ValueError(
-            f"{clip.name} has adapters of peft in it, of which transformers would save nothing else; "
+            f"{name} has adapters of peft in it, of which transformers would save nothing else; "
             "merge them into the model first (merge_and_unload of peft.PeftModel)."
         )
-    if clip.tokenizer is not None and not isinstance(clip.tokenizer, PreTrainedTokenizerBase):
+    if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(
-            f"{type(clip.tokenizer).__name__} is not a tokenizer of transformers, and no other can be saved; "
+            f"{type(tokenizer).__name__} is not a tokenizer of transformers, and no other can be saved; "
             "give the CLIPSurgery one of transformers, or none."
         )
 
 
-def _write(clip: CLIPSurgery, folder: Path) -> None:
+def _write(checkpoint: Checkpoint, folder: Path) -> None:
     """All files but the card."""
-    clip.model.save_pretrained(folder)  # type: ignore[operator]
-    if clip.tokenizer is not None:
-        clip.tokenizer.save_pretrained(folder)
-    for name, content in (_made_sidecar_files(clip) | clip.sidecar_files).items():
+    checkpoint.model.save_pretrained(folder)  # type: ignore[operator]
+    if checkpoint.tokenizer is not None:
+        checkpoint.tokenizer.save_pretrained(folder)
+    for name, content in (_made_sidecar_files(checkpoint) | dict(checkpoint.sidecar_files)).items():
         (folder / name).write_bytes(content)
-    (folder / SURGERY_FILE).write_text(_surgery(clip).to_json(), encoding="utf-8")
+    (folder / SURGERY_FILE).write_text(checkpoint.surgery.to_json(), encoding="utf-8")
 
 
-def _made_sidecar_files(clip: CLIPSurgery) -> dict[str, bytes]:
+def _made_sidecar_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     """What is known of images and words, as files, where the checkpoint came without these."""
     values = {}
-    if clip.normalization is not None and "processor_config.json" not in clip.sidecar_files:
-        side = clip.tower.native_size
+    normalization = checkpoint.normalization
+    if normalization is not None and "processor_config.json" not in checkpoint.sidecar_files:
+        side = find_tower(checkpoint.model).native_size
         values["preprocessor_config.json"] = {
             "image_processor_type": "CLIPImageProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
             "size": {"shortest_edge": side},
-            "resample": int(clip.normalization.resample),
+            "resample": int(normalization.resample),
             "do_center_crop": True,
             "crop_size": {"height": side, "width": side},
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
-            "image_mean": list(clip.normalization.mean),
-            "image_std": list(clip.normalization.std),
+            "image_mean": list(normalization.mean),
+            "image_std": list(normalization.std),
         }
-    if clip.known_words is not None:
-        values["concepts.json"] = {"words": sorted(clip.known_words)}
+    if checkpoint.known_words is not None:
+        values["concepts.json"] = {"words": sorted(checkpoint.known_words)}
     return {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in values.items()}
 
 
-def _surgery(clip: CLIPSurgery) -> SavedSurgery:
-    return SavedSurgery(method=clip.method, depth=clip.depth or None, interpolation=clip.interpolation)
-
-
-def _card(title: str, clip: CLIPSurgery, *, base_model: str | None, license: str | None) -> str:
-    entry = MODELS.get(clip.name)
-    source = clip.name if entry is None else entry.source or ""
-    # A folder of this machine is nobody else's business.
-    if base_model is None and source.count("/") == 1 and not Path(source).exists():
-        base_model = source
+def _card(title: str, checkpoint: Checkpoint, base_model: str | None, license: str | None) -> str:
     return model_card(
         title,
-        _surgery(clip),
-        has_text=hasattr(clip.model, "get_text_features"),
+        checkpoint.surgery,
+        has_text=hasattr(checkpoint.model, "get_text_features"),
         base_model=None if base_model == title else base_model,
-        license=license or (entry.license if entry else None) or None,
+        license=license,
     )
 
 

@@ -1,4 +1,7 @@
-"""The command line: one file per command, each a few lines over the library.
+"""The command line: one file per command, each a plain loop over the library.
+
+A command is a function of its options in a file of its own, and its name in `COMMANDS`. What commands share
+is in `options`, `arguments`, `opening`, `result_folders`, `outputs`, `records` and `reporting`.
 
 Nothing heavier than typer and rich is imported before a command has something to do, so that ``--help``
 answers at once. Bad input is answered with one line on stderr and exit code 2.
@@ -12,7 +15,7 @@ import typer
 
 from clip_surgery_hub import __version__
 from clip_surgery_hub.cli.analyze import analyze
-from clip_surgery_hub.cli.evaluate import evaluate, sweep
+from clip_surgery_hub.cli.evaluate import evaluate
 from clip_surgery_hub.cli.explain import explain
 from clip_surgery_hub.cli.label import label
 from clip_surgery_hub.cli.mask import mask
@@ -22,6 +25,7 @@ from clip_surgery_hub.cli.predict import predict
 from clip_surgery_hub.cli.segment import segment
 from clip_surgery_hub.cli.sentence import sentence
 from clip_surgery_hub.cli.status import status
+from clip_surgery_hub.cli.sweep import sweep
 
 app = typer.Typer(
     name="clip-surgery",

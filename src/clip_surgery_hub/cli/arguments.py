@@ -1,4 +1,4 @@
-"""From what was typed on the command line to a list of images and a list of texts."""
+"""From what was typed on the command line to images, texts, places and numbers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return list(once.values())
 
 
-def gather_texts(texts: Sequence[str], text_file: Path | None) -> list[str]:
+def gather_texts(texts: Sequence[str] | None, text_file: Path | None) -> list[str]:
     """The texts given one by one, then those of a file, without the white space around them.
 
     Args:
@@ -61,7 +61,7 @@ def gather_texts(texts: Sequence[str], text_file: Path | None) -> list[str]:
         ValueError: for no text at all, an empty one, one given twice, or a file that is not UTF-8.
         OSError: for a file that cannot be read.
     """
-    typed = [text.strip() for text in texts]
+    typed = [text.strip() for text in texts or ()]
     if "" in typed:
         raise ValueError("A text is empty. Give words to look for, such as --text bench.")
     read: list[str] = []
@@ -134,3 +134,25 @@ def point_of(typed: str) -> tuple[float, float]:
             f"A point is x and y in pixels of the image, such as 310,190; got {typed!r}."
         ) from error
     return x, y
+
+
+def names_of(typed: str) -> list[str]:
+    """The names that are separated by commas, without the white space around them."""
+    return [name.strip() for name in typed.split(",") if name.strip()]
+
+
+def numbers_of(typed: str | None) -> list[int]:
+    """The whole numbers that are separated by commas.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        return [int(name) for name in names_of(typed or "")]
+    except ValueError as error:
+        raise ValueError(f"{typed!r} must be whole numbers, separated by commas.") from error
+
+
+def devices_of(typed: str) -> int | str:
+    """How many devices, as Lightning's Trainer takes it: a number, or a word such as ``auto``."""
+    return int(typed) if typed.isdigit() else typed

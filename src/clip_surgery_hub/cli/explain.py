@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import typer
 
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.arguments import gather_background, gather_texts
-from clip_surgery_hub.cli.run import Record, Task, run
+from clip_surgery_hub.cli.arguments import find_images, gather_background, gather_texts
+from clip_surgery_hub.cli.opening import open_model
+from clip_surgery_hub.cli.outputs import write_explanation, write_record
+from clip_surgery_hub.cli.records import explanation_record
+from clip_surgery_hub.cli.reporting import Report, errors_in_one_line, progress
+from clip_surgery_hub.cli.result_folders import image_folders, results_folder
 
-if TYPE_CHECKING:
-    from clip_surgery_hub.model import CLIPSurgery
 
-
-@options.with_request
 def explain(
-    request: options.Request,
+    images: options.Images,
     text: options.Text = None,
     text_file: options.TextFile = None,
     background: options.Background = None,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = None,
+    depth: options.Depth = None,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show where in each image each text is.
 
     Writes a folder per image: a panel, an overlay per text, the raw maps, a JSON with scores and points.
     """
-
-    def prepare() -> Task:
-        texts = gather_texts(text or [], text_file)
+    with errors_in_one_line() as console:
+        paths = find_images(images)
+        texts = gather_texts(text, text_file)
         others = gather_background(background, texts)
-
-        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.cli.outputs import write_explanation, write_results
-            from clip_surgery_hub.cli.records import record
-
-            explanation = clip.explain(path, texts, size=request.size, background=others)
-            result = record(explanation, image=path)
-            if folder is not None:
-                write_results(folder, result, lambda place: write_explanation(explanation, place))
-            return result
-
-        return Task("explain", "explaining", texts, answer, scores)
-
-    run(request, prepare)
-
-
-def scores(record: Record) -> str:
-    """The score of each text."""
-    return ", ".join(f"{one['text']} {one['score']:.3f}" for one in record["texts"])
+        folders = image_folders(paths, out, command="explain", as_json=as_json)
+        clip = open_model(model, method=method, depth=depth, device=device, dtype=dtype, images=paths)
+        clip.encode_text(texts)  # what is wrong with them is said once, before the first image
+        report = Report(console)
+        for path, folder in progress(zip(paths, folders, strict=True), "explaining", console):
+            with report.image(path):
+                explanation = clip.explain(path, texts, size=size, background=others)
+                record = explanation_record(explanation, image=path)
+                if folder is not None:
+                    with results_folder(folder) as place:
+                        write_explanation(explanation, place)
+                        write_record(record, place)
+                scores = (f"{one['text']} {one['score']:.3f}" for one in record["texts"])
+                report.add(record, folder, ", ".join(scores))
+    report.print(model=model, texts=texts, as_json=as_json)
+    raise typer.Exit(report.exit_code)

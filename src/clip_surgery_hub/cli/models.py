@@ -1,4 +1,4 @@
-"""``clip-surgery models``."""
+"""``clip-surgery models``: what can be named, and what is known of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from clip_surgery_hub.cli.options import AsJson
-from clip_surgery_hub.cli.run import one_line_for_errors
+from clip_surgery_hub.cli.reporting import errors_in_one_line
 
 if TYPE_CHECKING:
     from clip_surgery_hub.hub import Entry
@@ -34,14 +34,18 @@ def models(
     """
     from clip_surgery_hub.hub import list_models, model_info
 
-    with one_line_for_errors(Console(stderr=True)):
+    with errors_in_one_line():
         names = list_models(pattern)
         if not names:
             raise ValueError(f"No model matches {pattern!r}. clip-surgery models lists all of them.")
         entries = [model_info(name) for name in names]
         console = Console()
         if as_json:
-            typer.echo(json.dumps([entry.facts() for entry in entries], indent=2))
+            from clip_surgery_hub.methods import METHODS
+
+            every = {"methods": list(METHODS)}  # what no methods stand for
+            facts = [entry.facts() | ({} if entry.methods else every) for entry in entries]
+            typer.echo(json.dumps(facts, indent=2))
         elif console.is_terminal and console.width >= _ROOM_FOR_TABLE:
             console.print(_table(entries))
         else:

@@ -1,25 +1,29 @@
-"""The options that the commands share, each said once, and those that every command has as one request."""
+"""The options that several commands have, each said once."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import Annotated
 
 import typer
 
 BUNDLED = "clip_vit_tiny.scenes"
 OUT = Path("clip-surgery-out")
-Own = ParamSpec("Own")
+"""The results of a command are in a folder of its name inside, where no other is asked for."""
 
+# Of the commands that explain images
 Images = Annotated[
     list[str], typer.Argument(help="Files, folders or glob patterns.", metavar="IMAGE|FOLDER|GLOB")
 ]
 Text = Annotated[list[str] | None, typer.Option(help="What to look for; may be given many times.")]
 TextFile = Annotated[Path | None, typer.Option(help="A file with one text per line.")]
+Background = Annotated[
+    list[str] | None,
+    typer.Option(help="A text that belongs to the class set but is not asked for; may be given many times."),
+]
+KeepAbsent = Annotated[
+    bool, typer.Option("--keep-absent", help="Keep texts that do not seem to be in the image.")
+]
 Model = Annotated[str, typer.Option(help="A name of `clip-surgery models`, a folder or a hub id.")]
 Method = Annotated[
     str | None,
@@ -43,48 +47,30 @@ Out = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the results as JSON, and nothing else, to stdout.")
 ]
-Background = Annotated[
-    list[str] | None,
-    typer.Option(help="A text that belongs to the class set but is not asked for; may be given many times."),
+
+# Of the commands that work in Lightning's Trainer
+Workers = Annotated[int, typer.Option(min=0, help="Processes per device that decode images.")]
+Accelerator = Annotated[str, typer.Option(help="Of Lightning's Trainer, such as cpu or gpu.")]
+Devices = Annotated[str, typer.Option(help="How many devices of each node, or auto.")]
+Nodes = Annotated[int, typer.Option(min=1, help="How many machines.")]
+Strategy = Annotated[str, typer.Option(help="Of Lightning's Trainer, such as ddp.")]
+
+# Of the commands that measure
+DatasetKey = Annotated[str, typer.Argument(help="Key of a data set; --list shows them.")]
+DatasetFolder = Annotated[Path | None, typer.Option(help="Folder of the data set, as it is distributed.")]
+Split = Annotated[str | None, typer.Option(help="Part of the data set (default: its usual one).")]
+TaskName = Annotated[str, typer.Option(help="explain, segment, recognize or interact.")]
+Methods = Annotated[str, typer.Option("--method", help="Methods, separated by commas; none is raw CLIP.")]
+Features = Annotated[
+    str,
+    typer.Option(
+        help="What is compared, separated by commas: plain cosine similarity, surgery, or auto: as the paper "
+        "of the method does."
+    ),
 ]
-KeepAbsent = Annotated[
-    bool, typer.Option("--keep-absent", help="Keep texts that do not seem to be in the image.")
+Limit = Annotated[int | None, typer.Option(min=1, help="So many images, from the first (default: all).")]
+SamName = Annotated[
+    str | None, typer.Option(help="For interact: the segmentation model, as in mask (default: points only).")
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What every command that works on images is told: its fields are its options."""
-
-    images: Images
-    model: Model = BUNDLED
-    method: Method = None
-    depth: Depth = None
-    size: Size = None
-    device: Device = None
-    dtype: Dtype = "float32"
-    out: Out = None
-    as_json: AsJson = False
-
-
-def with_request(command: Callable[Concatenate[Request, Own], None]) -> Callable[..., None]:
-    """A command of a request and options of its own as typer reads it: with one parameter per option.
-
-    The images come first, then the command's own options, then the rest of the request.
-    """
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    hints = get_type_hints(Request, include_extras=True)
-    first, *rest = [
-        one.replace(annotation=hints[one.name]) for one in inspect.signature(Request).parameters.values()
-    ]
-    # By name only, for what has no default may then stand anywhere; typer gives everything by name.
-    parameters = [first, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *rest]
-
-    @wraps(command)
-    def spread(**options: Any) -> None:
-        request = Request(**{name: options.pop(name) for name in hints})
-        command(request, **options)  # type: ignore[call-arg]
-
-    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    spread.__annotations__ = {one.name: one.annotation for one in parameters}
-    return spread
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that are read together.")]
+EvaluationOut = Annotated[Path, typer.Option(help="Folder of the results; the same command resumes it.")]

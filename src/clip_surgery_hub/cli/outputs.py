@@ -1,6 +1,6 @@
-"""The files that the command line writes for one image.
+"""The files that the commands write for one image.
 
-One folder per image, whole or not at all::
+They are in a folder of `result_folders`::
 
     panel.png               the image and what the command found, side by side
     overlay-01-bench.png    explain: one per text, at the image's own size
@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from clip_surgery_hub.files.folders import check_place, whole_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,49 +32,11 @@ if TYPE_CHECKING:
 
 PANEL, MAPS, RESULT, SEGMENTS = "panel.png", "maps.npz", "result.json", "segments.png"
 ATTENTION, REDUNDANCY = "attention.png", "redundancy.png"
-OWN = re.compile(
+RESULT_NAMES = re.compile(
     "|".join(map(re.escape, (PANEL, MAPS, RESULT, SEGMENTS, ATTENTION, REDUNDANCY)))
     + r"|(overlay|mask)-\d+[a-z0-9-]*\.png"
 )
-"""The names of all these files."""
-
-
-def choose_folders(images: Sequence[Path], out: Path) -> list[Path]:
-    """A folder inside ``out`` for each image, named after it, and checked to be writable.
-
-    Raises:
-        OSError: if one of them could not be written, or holds other files than results of this command.
-    """
-    chosen: list[Path] = []
-    taken: set[str] = set()
-    for image in images:
-        name, number = image.stem, 1
-        while name.casefold() in taken:  # some file systems know no difference between A and a
-            number += 1
-            name = f"{image.stem}-{number}"
-        taken.add(name.casefold())
-        chosen.append(out.expanduser() / name)
-    check_place(out.expanduser(), replaceable=lambda existing: True)
-    for folder in chosen:
-        check_place(folder, replaceable=_holds_only_results)
-    return chosen
-
-
-def write_results(folder: Path, result: dict[str, Any], draw: Callable[[Path], None]) -> None:
-    """Write an image's results to a folder, all or nothing; earlier results in it are replaced.
-
-    Args:
-        folder: one of :func:`choose_folders`.
-        result: the record, written as ``result.json``.
-        draw: writes the other files into the folder that it is given.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    with whole_folder(folder, replaceable=_holds_only_results) as temporary:
-        draw(temporary)
-        text = json.dumps(result, indent=2, ensure_ascii=False)
-        (temporary / RESULT).write_text(text + "\n", encoding="utf-8")
+"""The names of all these files: a folder that holds no others may be replaced."""
 
 
 def write_explanation(explanation: Explanation, place: Path) -> None:
@@ -86,7 +46,7 @@ def write_explanation(explanation: Explanation, place: Path) -> None:
 
     from clip_surgery_hub.plotting.heatmaps import overlay
 
-    (pixels,), (heatmaps,), texts = explanation.images, explanation.heatmaps(), explanation.texts
+    (pixels,), (heatmaps,), texts = explanation.images_to_draw, explanation.heatmaps(), explanation.texts
     explanation.plot()[0, 0].figure.savefig(place / PANEL)
     for number, (text, heatmap) in enumerate(zip(texts, heatmaps, strict=True), start=1):
         # Packed lightly: at 12 megapixels that is 5 times faster, for a quarter more bytes.
@@ -124,7 +84,7 @@ def write_segments(explanation: Explanation, index_map: Tensor, place: Path) -> 
 
     names = (*explanation.texts, *explanation.background)
     palette_image(index_map, names).save(place / SEGMENTS)
-    plot_segments(explanation.images[0], index_map, names).savefig(place / PANEL)
+    plot_segments(explanation.images_to_draw[0], index_map, names).savefig(place / PANEL)
 
 
 def write_masks(explanation: Explanation, prompts: Sequence[Prompt], found: MaskResult, place: Path) -> None:
@@ -134,7 +94,7 @@ def write_masks(explanation: Explanation, prompts: Sequence[Prompt], found: Mask
     from clip_surgery_hub.plotting.masks import plot_masks
 
     (masks,), (scores,) = found.masks, found.scores
-    plot_masks(explanation.images[0], prompts, masks, scores).savefig(place / PANEL)
+    plot_masks(explanation.images_to_draw[0], prompts, masks, scores).savefig(place / PANEL)
     for number, (prompt, mask) in enumerate(zip(prompts, masks, strict=True), start=1):
         Image.fromarray(mask.numpy()).save(place / _name("mask", number, prompt.name))  # one bit per pixel
 
@@ -160,11 +120,13 @@ def write_analysis(attention: AttentionAnalysis, redundancy: RedundancyAnalysis,
     redundancy.plot().savefig(place / REDUNDANCY)
 
 
+def write_record(record: dict[str, Any], place: Path) -> None:
+    """Write what `records` says of the image."""
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    (place / RESULT).write_text(text + "\n", encoding="utf-8")
+
+
 def _name(kind: str, number: int, text: str) -> str:
     """A file name that every system takes; the number keeps apart what differs in signs left out here."""
     signs = re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()[:40]
     return f"{kind}-{number:02d}-{signs}".rstrip("-") + ".png"
-
-
-def _holds_only_results(folder: Path) -> bool:
-    return all(OWN.fullmatch(path.name) for path in folder.iterdir())

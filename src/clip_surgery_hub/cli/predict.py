@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.arguments import gather_background, gather_texts
-from clip_surgery_hub.cli.run import DTYPES, check_dtype, one_line_for_errors, quiet_lightning
+from clip_surgery_hub.cli.arguments import devices_of, gather_background, gather_texts, names_of
+from clip_surgery_hub.cli.opening import DTYPES, check_dtype, quiet_lightning
+from clip_surgery_hub.cli.reporting import errors_in_one_line
 
 PRECISIONS = dict(zip(DTYPES, ("32-true", "bf16-true", "16-true"), strict=True))
 """``--dtype`` -> what Lightning's Trainer calls it."""
@@ -46,11 +46,11 @@ def predict(
     ] = None,
     dtype: options.Dtype = "float32",
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
-    workers: Annotated[int, typer.Option(min=0, help="Processes per device that decode images.")] = 0,
-    accelerator: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as cpu or gpu.")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many devices of each node, or auto.")] = "auto",
-    nodes: Annotated[int, typer.Option(min=1, help="How many machines.")] = 1,
-    strategy: Annotated[str, typer.Option(help="Of Lightning's Trainer, such as ddp.")] = "auto",
+    workers: options.Workers = 0,
+    accelerator: options.Accelerator = "auto",
+    devices: options.Devices = "auto",
+    nodes: options.Nodes = 1,
+    strategy: options.Strategy = "auto",
     shard_rows: Annotated[int, typer.Option(min=1, help="The most rows of a file.")] = 10_000,
     max_errors: Annotated[
         int | None, typer.Option(min=0, help="Stop when more images cannot be read (default: never).")
@@ -71,9 +71,8 @@ def predict(
     same command resumes where it was. Exit codes: 0 all done; 1 done, but some images could not be read;
     2 wrong input; 75 asked to stop (SIGTERM, Ctrl+C), start the same command again.
     """
-    console = Console(stderr=True)
-    with one_line_for_errors(console):
-        texts = gather_texts(text or [], text_file)
+    with errors_in_one_line() as console:
+        texts = gather_texts(text, text_file)
         check_dtype(dtype)
         quiet_lightning()
         from lightning.pytorch.utilities import rank_zero_only
@@ -86,7 +85,7 @@ def predict(
             model,
             texts,
             background=gather_background(background, texts),
-            outputs=[name.strip() for name in outputs.split(",") if name.strip()],
+            outputs=names_of(outputs),
             method=method,
             depth=depth,
             size=size,
@@ -103,7 +102,7 @@ def predict(
                 overwrite=overwrite,
                 console=console,
                 accelerator=accelerator,
-                devices=int(devices) if devices.isdigit() else devices,
+                devices=devices_of(devices),
                 num_nodes=nodes,
                 strategy=strategy,
                 precision=PRECISIONS[dtype],

@@ -1,4 +1,4 @@
-"""What the command line says of one image in JSON."""
+"""What the commands say of one image in JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from clip_surgery_hub.analysis import AttentionAnalysis, RedundancyAnalysis
-    from clip_surgery_hub.results.explanation import Explanation
+    from clip_surgery_hub.results.explanation import Explanation, Label
     from clip_surgery_hub.results.sentence import SentenceExplanation
     from clip_surgery_hub.sam.masks import MaskResult
     from clip_surgery_hub.sam.prompts import Prompt
 
 
-def record(explanation: Explanation, *, image: Path) -> dict[str, Any]:
+def explanation_record(explanation: Explanation, *, image: Path) -> dict[str, Any]:
     """What is to be said of one image in JSON: file, size, grid; per text scores, points and boxes."""
     whole = explanation.to_dict()
     return {"image": str(image), **whole["images"][0], "settings": whole["settings"]}
@@ -24,7 +24,7 @@ def record(explanation: Explanation, *, image: Path) -> dict[str, Any]:
 
 def points_record(explanation: Explanation, prompts: Sequence[Prompt], *, image: Path) -> dict[str, Any]:
     """What is to be said of the points of one image in JSON: per prompt its texts, points and labels."""
-    whole = record(explanation, image=image)
+    whole = explanation_record(explanation, image=image)
     del whole["texts"]
     whole["prompts"] = [
         {
@@ -38,12 +38,22 @@ def points_record(explanation: Explanation, prompts: Sequence[Prompt], *, image:
     return whole
 
 
+def labels_record(explanation: Explanation, labels: Sequence[Label], *, image: Path) -> dict[str, Any]:
+    """What is to be said of the labels of one image in JSON: their texts, scores and presence."""
+    whole = explanation_record(explanation, image=image)
+    presence = {one["text"]: one["presence"] for one in whole.pop("texts")}
+    whole["labels"] = [
+        {"text": one.text, "score": one.score, "presence": presence[one.text]} for one in labels
+    ]
+    return whole
+
+
 def segments_record(explanation: Explanation, index_map: Tensor, *, image: Path) -> dict[str, Any]:
     """What is to be said of a segmentation in JSON: per text its number, share of the image and mask."""
     from clip_surgery_hub.images.masks import class_masks, mask_to_rle
 
     names = (*explanation.texts, *explanation.background)
-    whole = record(explanation, image=image)
+    whole = explanation_record(explanation, image=image)
     del whole["texts"]
     whole["segments"] = [
         {"text": text, "number": number, "share": float(mask.float().mean()), "mask": mask_to_rle(mask)}

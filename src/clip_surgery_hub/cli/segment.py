@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clip_surgery_hub.cli import options
-from clip_surgery_hub.cli.arguments import gather_background, gather_texts
-from clip_surgery_hub.cli.run import Record, Task, run
+from clip_surgery_hub.cli.arguments import find_images, gather_background, gather_texts
+from clip_surgery_hub.cli.opening import open_model
+from clip_surgery_hub.cli.outputs import write_record, write_segments
+from clip_surgery_hub.cli.records import segments_record
+from clip_surgery_hub.cli.reporting import Report, errors_in_one_line, progress
+from clip_surgery_hub.cli.result_folders import image_folders, results_folder
 
-if TYPE_CHECKING:
-    from clip_surgery_hub.model import CLIPSurgery
 
-
-@options.with_request
 def segment(
-    request: options.Request,
+    images: options.Images,
     text: options.Text = None,
     text_file: options.TextFile = None,
     background: options.Background = None,
@@ -30,15 +29,23 @@ def segment(
     stride: Annotated[
         int | None, typer.Option(min=1, help="Step of the window in pixels (default: half of it).")
     ] = None,
+    model: options.Model = options.BUNDLED,
+    method: options.Method = None,
+    depth: options.Depth = None,
+    size: options.Size = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "float32",
+    out: options.Out = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Give every pixel the text that fits it best, out of the texts and the background texts.
 
     Writes a folder per image: segments.png, whose pixels number the texts, an overlay, and a JSON with the
     mask of each text in COCO's run lengths.
     """
-
-    def prepare() -> Task:
-        texts = gather_texts(text or [], text_file)
+    with errors_in_one_line() as console:
+        paths = find_images(images)
+        texts = gather_texts(text, text_file)
         others = gather_background(background, texts)
         if len(texts) + len(others) < 2:
             raise ValueError(
@@ -46,25 +53,22 @@ def segment(
             )
         if features not in ("plain", "surgery"):
             raise ValueError(f"There are no features {features!r}. Choose plain or surgery.")
-
-        def answer(clip: CLIPSurgery, path: Path, folder: Path | None) -> Record:
-            from clip_surgery_hub.cli.outputs import write_results, write_segments
-            from clip_surgery_hub.cli.records import segments_record
-
-            explanation = clip.explain(
-                path, texts, size=request.size, background=others, window=window, stride=stride
-            )
-            (index_map,) = explanation.segment(features)  # type: ignore[arg-type]
-            result = segments_record(explanation, index_map, image=path)
-            if folder is not None:
-                write_results(folder, result, lambda place: write_segments(explanation, index_map, place))
-            return result
-
-        return Task("segment", "segmenting", texts, answer, shares)
-
-    run(request, prepare)
-
-
-def shares(record: Record) -> str:
-    """The share of the image that each text has which got any of it."""
-    return ", ".join(f"{one['text']} {one['share']:.0%}" for one in record["segments"] if one["share"])
+        folders = image_folders(paths, out, command="segment", as_json=as_json)
+        clip = open_model(model, method=method, depth=depth, device=device, dtype=dtype, images=paths)
+        clip.encode_text(texts)  # what is wrong with them is said once, before the first image
+        report = Report(console)
+        for path, folder in progress(zip(paths, folders, strict=True), "segmenting", console):
+            with report.image(path):
+                explanation = clip.explain(
+                    path, texts, size=size, background=others, window=window, stride=stride
+                )
+                (index_map,) = explanation.segment(features)  # type: ignore[arg-type]
+                record = segments_record(explanation, index_map, image=path)
+                if folder is not None:
+                    with results_folder(folder) as place:
+                        write_segments(explanation, index_map, place)
+                        write_record(record, place)
+                shares = (f"{one['text']} {one['share']:.0%}" for one in record["segments"] if one["share"])
+                report.add(record, folder, ", ".join(shares))
+    report.print(model=model, texts=texts, as_json=as_json)
+    raise typer.Exit(report.exit_code)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from clip_surgery_hub.cli.options import AsJson
-from clip_surgery_hub.cli.run import one_line_for_errors
+from clip_surgery_hub.cli.reporting import errors_in_one_line
 
 if TYPE_CHECKING:
     from clip_surgery_hub.prediction.runs import RunStatus
@@ -24,7 +23,7 @@ def status(
     """Say how far a run is: done, failed, left, speed. Works while it runs, and changes nothing."""
     from clip_surgery_hub.prediction.runs import run_status
 
-    with one_line_for_errors(Console(stderr=True)):
+    with errors_in_one_line():
         found = run_status(run)
     if as_json:
         times = {"began": found.began.isoformat(), "updated": found.updated.isoformat()}

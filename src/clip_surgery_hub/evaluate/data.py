@@ -73,9 +73,16 @@ class EvaluationData(LightningDataModule):
         trainer = self.trainer
         rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         left = [number for number in self.numbers if number not in self.done]
+        own = left[rank::ranks]
+        batches = [
+            list(range(first, min(first + self.batch_size, len(own))))
+            for first in range(0, len(own), self.batch_size)
+        ]
+        if left and not own:  # more ranks than images: this one takes part in the gathering at the end
+            batches = [[]]
         return DataLoader(
-            _Items(self.dataset, self.image_transform, left[rank::ranks]),
-            batch_size=self.batch_size,
+            _Items(self.dataset, self.image_transform, own),
+            batch_sampler=batches,
             num_workers=self.workers,
             collate_fn=list,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.evaluate.metrics import RowMetric
+from clip_surgery_hub.evaluate.metrics import Measurement, RowMetric
 
 __all__ = ["bootstrap_counts", "intervals"]
 
@@ -21,28 +21,30 @@ def bootstrap_counts(images: int, resamples: int, *, seed: int = 0) -> Tensor:
     return torch.zeros(resamples, images, dtype=torch.float64).scatter_add_(1, drawn, ones)
 
 
-def intervals(metric: RowMetric, *, resamples: int = 1000, seed: int = 0) -> dict[str, tuple[float, float]]:
+def intervals(
+    metric: RowMetric, measurement: Measurement, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
     """The middle 95% of each metric over resamples of the images.
 
     The spread of the resamples is put around the metric itself: the copies of an image, and classes that no
     image of a resample shows, move the resamples' own mean away from it.
 
     Args:
-        metric: with the rows of all images.
+        metric: what was measured.
+        measurement: its rows of all images, and what they say.
         resamples: how many.
         seed: of the draws.
 
     Returns:
         Lower and upper end by metric; empty where no image counted.
     """
-    metrics = metric.values()
-    if not metrics:
+    if not measurement.values:
         return {}
-    rows, images = metric.renumbered()
-    counts = bootstrap_counts(images, resamples, seed=seed).to(rows["image"].device)
+    rows = measurement.rows
+    counts = bootstrap_counts(len(measurement.numbers), resamples, seed=seed).to(rows["image"].device)
     parts = [metric.resampled(rows, some) for some in counts.split(_AT_ONCE)]
     found = {}
-    for name, value in metrics.items():
+    for name, value in measurement.values.items():
         values = torch.cat([part[name] for part in parts])
         ends = torch.nanquantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype).to(values.device))
         low, high = (ends + value - values.nanmean()).tolist()

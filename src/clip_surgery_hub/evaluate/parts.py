@@ -7,9 +7,9 @@ together in any order, whichever ranks wrote them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,8 @@ __all__ = ["EvaluationFolder"]
 
 _SETTINGS = "settings.json"
 _FOLDER = "parts"
+
+Content = TypeVar("Content")
 
 
 class EvaluationFolder:
@@ -86,29 +88,45 @@ class EvaluationFolder:
         content = save(flat, metadata={"images": json.dumps(images)})
         replace_whole(self.path / _FOLDER / name, content, part=self.path / _FOLDER / f".{name}")
 
-    def read(self) -> tuple[set[int], list[dict[str, dict[str, Tensor]]]]:
-        """The numbers of the images that are recorded, and the rows of each part, by variant and column.
+    def images(self) -> set[int]:
+        """The numbers of the images that are recorded.
 
         Raises:
             ValueError: a part is damaged.
         """
-        images: set[int] = set()
-        parts = []
+        return {number for numbers in self._of_each_part(_numbers) for number in numbers}
+
+    def rows(self) -> list[dict[str, dict[str, Tensor]]]:
+        """The rows of each part, by variant and column.
+
+        Raises:
+            ValueError: a part is damaged.
+        """
+        return self._of_each_part(_rows)
+
+    def _of_each_part(self, read: Callable[[Any], Content]) -> list[Content]:
+        found = []
         for path in sorted((self.path / _FOLDER).glob("[0-9]*.safetensors")):
             try:
                 with safe_open(path, "pt") as part:
-                    numbers = json.loads(part.metadata()["images"])
-                    rows: dict[str, dict[str, Tensor]] = {}
-                    for key in part.keys():  # noqa: SIM118  # it is no mapping
-                        variant, column = key.rsplit("/", 1)
-                        rows.setdefault(variant, {})[column] = part.get_tensor(key)
+                    found.append(read(part))
             except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"The part {path} is damaged ({error}): remove it and start the same command again."
                 ) from error
-            images.update(numbers)
-            parts.append(rows)
-        return images, parts
+        return found
+
+
+def _numbers(part: Any) -> list[int]:
+    return [int(number) for number in json.loads(part.metadata()["images"])]
+
+
+def _rows(part: Any) -> dict[str, dict[str, Tensor]]:
+    rows: dict[str, dict[str, Tensor]] = {}
+    for key in part.keys():  # noqa: SIM118  # it is no mapping
+        variant, column = key.rsplit("/", 1)
+        rows.setdefault(variant, {})[column] = part.get_tensor(key)
+    return rows
 
 
 def _short(value: Any) -> str:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from clip_surgery_hub.evaluate.data import EvaluationData
 from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
-from clip_surgery_hub.evaluate.metrics import RowMetric
+from clip_surgery_hub.evaluate.metrics import Measurement, RowMetric
 from clip_surgery_hub.evaluate.parts import EvaluationFolder
+from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.files.lock import hold_rank, hold_run
 
-__all__ = ["PartRecorder", "add_rows_of"]
+__all__ = ["PartRecorder", "measure_recorded"]
 
 _WAIT = 10.0
 """Seconds to wait for what a killed evaluation left behind."""
@@ -53,7 +54,7 @@ class PartRecorder(lightning.Callback):
             try:
                 self._folder.create()
                 self._held.enter_context(hold_run(self._folder.path, session, wait=_WAIT))
-                done, self._earlier = self._folder.read()
+                done, self._earlier = self._folder.images(), self._folder.rows()
             except (OSError, ValueError) as error:
                 failure = error
         session, done, failure = trainer.strategy.broadcast((session, done, failure))
@@ -69,7 +70,7 @@ class PartRecorder(lightning.Callback):
         assert isinstance(pl_module, SurgeryEvaluator)
         for rows in self._earlier:
             for variant in pl_module.variants:
-                add_rows_of(pl_module.metric(variant), rows[variant.name], data.numbers)
+                _add_rows_of(pl_module.metric(variant), rows[variant.name], data.numbers)
         self._earlier = []
         self._recorded = {one.name: pl_module.metric(one).additions for one in pl_module.variants}
         self._images, self._written = [], time.monotonic()
@@ -122,7 +123,25 @@ class PartRecorder(lightning.Callback):
         self._images, self._written = [], time.monotonic()
 
 
-def add_rows_of(metric: RowMetric, rows: Mapping[str, Tensor], images: Container[int]) -> None:
+def measure_recorded(
+    folder: EvaluationFolder, evaluator: SurgeryEvaluator, images: Container[int]
+) -> dict[Variant, Measurement]:
+    """What the recorded rows of these images say under each variant, measured in this process or not.
+
+    Raises:
+        ValueError: a part is damaged.
+    """
+    recorded = folder.rows()
+    found = {}
+    for variant in evaluator.variants:
+        metric = evaluator.task.metric(evaluator.task_options)
+        for rows in recorded:
+            _add_rows_of(metric, rows[variant.name], images)
+        found[variant] = metric.measurement(metric.rows())
+    return found
+
+
+def _add_rows_of(metric: RowMetric, rows: Mapping[str, Tensor], images: Container[int]) -> None:
     """Add those of the rows that are of these images."""
     kept = torch.tensor([number in images for number in rows["image"].tolist()], dtype=torch.bool)
     metric.add_rows({name: column[kept] for name, column in rows.items()})

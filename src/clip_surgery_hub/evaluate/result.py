@@ -1,10 +1,10 @@
-"""What an evaluation found, computed from the rows that are on disk."""
+"""What an evaluation found, in one frozen object."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,14 @@ from torch import Tensor
 
 from clip_surgery_hub.evaluate.datasets import DataSet
 from clip_surgery_hub.evaluate.intervals import intervals
-from clip_surgery_hub.evaluate.metrics import RowMetric
-from clip_surgery_hub.evaluate.parts import EvaluationFolder
+from clip_surgery_hub.evaluate.metrics import Measurement
 from clip_surgery_hub.evaluate.published import Published, published_for
-from clip_surgery_hub.evaluate.recorder import add_rows_of
 from clip_surgery_hub.evaluate.tasks import Task, TaskOptions
 from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.files.durable import replace_whole
 from clip_surgery_hub.results.settings import installed_versions
 
-__all__ = ["Evaluation", "MetricValue", "measured"]
+__all__ = ["Evaluation", "MetricValue", "evaluation_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,51 +113,57 @@ class Evaluation:
         return path
 
 
-def measured(
-    folder: EvaluationFolder,
+def evaluation_of(
+    measurements: Mapping[Variant, Measurement],
     task: Task,
-    options: TaskOptions,
-    variants: Sequence[Variant],
+    task_options: TaskOptions,
     dataset: DataSet,
     *,
-    images: range,
+    settings: Mapping[str, Any],
+    images: int,
 ) -> Evaluation:
-    """The metrics of everything that a folder has recorded of these images.
+    """What was measured, with intervals and how well each image went.
+
+    Args:
+        measurements: by variant, in order.
+        task: what was measured.
+        task_options: what its metric had to know.
+        dataset: where.
+        settings: what the metrics depend on, in plain values.
+        images: how many were measured, those without a row too.
 
     Raises:
-        ValueError: a part is damaged, or no image counted.
+        ValueError: no image counted.
     """
-    done, parts = folder.read()
-    metrics = {variant: task.metric(options) for variant in variants}
-    for rows in parts:
-        for variant, metric in metrics.items():
-            add_rows_of(metric, rows[variant.name], images)
-    values: list[MetricValue] = []
-    for variant, metric in metrics.items():
-        values += _metrics(variant, metric)
-    if not values:
-        raise ValueError(f"None of the {len(images)} images of {dataset.title} shows a class to measure.")
+    metric = task.metric(task_options)
+    metrics: list[MetricValue] = []
+    for variant, found in measurements.items():
+        ends = intervals(metric, found)
+        metrics += [
+            MetricValue(variant=variant, name=name, value=float(value), low=ends[name][0], high=ends[name][1])
+            for name, value in found.values.items()
+        ]
+    if not metrics:
+        raise ValueError(f"None of the {images} images of {dataset.title} shows a class to measure.")
     return Evaluation(
         task=task,
-        settings=folder.settings,
-        images=len(done.intersection(images)),
+        settings=settings,
+        images=images,
         class_names=dataset.classes.names,
-        metrics=tuple(values),
-        per_class={variant.name: metric.per_class(options.classes) for variant, metric in metrics.items()},
+        metrics=tuple(metrics),
+        per_class={variant.name: found.per_class for variant, found in measurements.items()},
         per_image={
-            variant.name: dict(zip(metric.images().tolist(), metric.per_image().tolist(), strict=True))
-            for variant, metric in metrics.items()
+            variant.name: dict(
+                zip(
+                    found.numbers.tolist(),
+                    metric.per_image(found.rows, len(found.numbers)).tolist(),
+                    strict=True,
+                )
+            )
+            for variant, found in measurements.items()
         },
         published=published_for(dataset.key, task.name),
     )
-
-
-def _metrics(variant: Variant, metric: RowMetric) -> list[MetricValue]:
-    ends = intervals(metric)
-    return [
-        MetricValue(variant=variant, name=name, value=float(value), low=ends[name][0], high=ends[name][1])
-        for name, value in metric.values().items()
-    ]
 
 
 def _plain(value: float) -> float | None:

@@ -14,9 +14,9 @@ from clip_surgery_hub.evaluate.data import EvaluationData
 from clip_surgery_hub.evaluate.datasets import DataSet
 from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
 from clip_surgery_hub.evaluate.parts import EvaluationFolder
-from clip_surgery_hub.evaluate.recorder import PartRecorder
+from clip_surgery_hub.evaluate.recorder import PartRecorder, measure_recorded
 from clip_surgery_hub.evaluate.report import class_bars, save_table
-from clip_surgery_hub.evaluate.result import Evaluation, measured
+from clip_surgery_hub.evaluate.result import Evaluation, evaluation_of
 from clip_surgery_hub.evaluate.tasks import Task, TaskOptions
 from clip_surgery_hub.evaluate.variants import Variant
 from clip_surgery_hub.images.image_transform import ImageTransform
@@ -57,7 +57,8 @@ def evaluate(
     """Measure variants of a checkpoint on a data set; the same call resumes one that was killed.
 
     Args:
-        clip: a checkpoint whose tower is not under surgery.
+        clip: a checkpoint under any method; every variant is read as if it were under none, and it is left
+            as it was, also when the evaluation fails.
         dataset: see `datasets.open_dataset`.
         task: see `tasks.get_task`.
         variants: see `variants.variants_of`.
@@ -94,15 +95,9 @@ def evaluate(
     classes = dataset.classes
     texts = [text for synonyms in classes.synonyms for text in synonyms]
     owner = [number for number, synonyms in enumerate(classes.synonyms) for _ in synonyms]
-    normalization = clip.known_normalization
-    image_transform = ImageTransform(
-        size=clip.tower.native_size if size is None else size,
-        patch=clip.tower.patch_size,
-        max_side=max_side,
-        resample=normalization.resample,
-    )
+    image_transform = clip.image_transform(size=size, max_side=max_side)
     cells = None if window is None else window_cells(window, stride, patch=clip.tower.patch_size)
-    options = TaskOptions(classes=len(classes.names), background=classes.background, sam=sam)
+    task_options = TaskOptions(classes=len(classes.names), background=classes.background, sam=sam)
     settings = {
         "dataset": dataset.key,
         "split": dataset.split,
@@ -128,7 +123,7 @@ def evaluate(
     evaluator = SurgeryEvaluator(
         clip,
         task=task,
-        options=options,
+        task_options=task_options,
         variants=variants,
         class_set=clip.encode_text(texts, templates),
         owner=torch.tensor(owner),
@@ -138,7 +133,16 @@ def evaluate(
     trainer.test(evaluator, data, verbose=False)
     if not trainer.is_global_zero:
         return None
-    evaluation = measured(folder, task, options, variants, dataset, images=data.numbers)
+    # Nothing was measured here where nothing was left to measure, or where other processes did it and ended.
+    measurements = evaluator.measurements or measure_recorded(folder, evaluator, data.numbers)
+    evaluation = evaluation_of(
+        measurements,
+        task,
+        task_options,
+        dataset,
+        settings=folder.settings,
+        images=len(folder.images().intersection(data.numbers)),
+    )
     evaluation.save(folder.path)
     save_table(evaluation, folder.path)
     if draw:

@@ -160,7 +160,7 @@ def sweep(
     parts = []
     for name, chosen in (templates or {"paper": "paper"}).items():
         for size in sizes:
-            side = clip.tower.native_size if size is None else size
+            side = clip.image_transform(size=size).size
             folder = Path(out) / f"{name.replace(' ', '_')}_{side}"
             found = evaluate(
                 clip,

@@ -17,7 +17,7 @@ from clip_surgery_hub.evaluate.metrics import (
 from clip_surgery_hub.evaluate.variants import Features
 from clip_surgery_hub.sam.backends import Sam
 
-__all__ = ["TASKS", "TaskOptions", "Task", "get_task"]
+__all__ = ["TASKS", "Task", "TaskOptions", "get_task"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,20 +56,22 @@ class Task:
     metric: Callable[[TaskOptions], RowMetric]
 
 
-def _explain(options: TaskOptions) -> RowMetric:
-    return ExplanationMetric(background=options.background)
+def _explain(task_options: TaskOptions) -> RowMetric:
+    return ExplanationMetric(classes=task_options.classes, background=task_options.background)
 
 
-def _segment(options: TaskOptions) -> RowMetric:
-    return SegmentationMetric(classes=options.classes)
+def _segment(task_options: TaskOptions) -> RowMetric:
+    return SegmentationMetric(classes=task_options.classes)
 
 
-def _recognize(options: TaskOptions) -> RowMetric:
-    return RecognitionMetric(classes=options.classes)
+def _recognize(task_options: TaskOptions) -> RowMetric:
+    return RecognitionMetric(classes=task_options.classes)
 
 
-def _interact(options: TaskOptions) -> RowMetric:
-    return InteractionMetric(sam=options.sam, background=options.background)
+def _interact(task_options: TaskOptions) -> RowMetric:
+    return InteractionMetric(
+        classes=task_options.classes, background=task_options.background, sam=task_options.sam
+    )
 
 
 TASKS: Mapping[str, Task] = MappingProxyType(
@@ -112,8 +114,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 primary_metric="positive points",
                 automatic="surgery",
                 about="The points of each class that an image shows: positive points on it, negative "
-                "points off it. With a segmentation model also the overlap of its mask at these points with the class, for the mask of the highest score "
-                "and for the one that agrees best with the map.",
+                "points off it. With a segmentation model also the overlap of its mask at these points with "
+                "the class, for the mask of the highest score and for the one that agrees best with the map.",
                 metric=_interact,
             ),
         )

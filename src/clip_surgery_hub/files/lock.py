@@ -13,11 +13,11 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 LOCK = "lock"
 RANKS_LOCK = "ranks.lock"
@@ -54,7 +54,7 @@ class Holder:
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True
+            pass  # another user's
         return True
 
 
@@ -89,27 +89,16 @@ class FolderLock:
         return True
 
     def write(self, text: str) -> None:
-        """Replace what the file says."""
-        assert self._handle is not None
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, text.encode(), 0)
-
-    def forget(self) -> None:
-        """Make the file say nothing, as the holder does at its end; after a fork only the parent does."""
+        """Replace what the file says; once it is closed, as in a child made by fork, this does nothing."""
         if self._handle is not None:
             os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, text.encode(), 0)
 
     def close(self) -> None:
         """Let the lock go; a second call does nothing."""
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 _open_locks: weakref.WeakSet[FolderLock] = weakref.WeakSet()
@@ -140,14 +129,14 @@ def hold_run(run: Path, session: str, *, wait: float) -> Iterator[None]:
         OSError: if the lock files cannot be written.
     """
     deadline = time.monotonic() + wait
-    with FolderLock(run / LOCK) as lock, FolderLock(run / RANKS_LOCK) as ranks:
+    with closing(FolderLock(run / LOCK)) as lock, closing(FolderLock(run / RANKS_LOCK)) as ranks:
         while not lock.take(shared=False):
             holder = read_holder(run)
             if (holder is not None and holder.is_known_to_live()) or time.monotonic() >= deadline:
                 raise RunError(_held(run, holder))
             time.sleep(_POLL)
         try:
-            lock.forget()  # so that ranks of a killed run see that theirs is over
+            lock.write("")  # so that ranks of a killed run see that theirs is over
             while not ranks.take(shared=False):
                 if time.monotonic() >= deadline:
                     raise RunError(
@@ -160,7 +149,7 @@ def hold_run(run: Path, session: str, *, wait: float) -> Iterator[None]:
             lock.write(json.dumps(asdict(holder)))
             yield
         finally:
-            lock.forget()
+            lock.write("")
 
 
 @contextmanager
@@ -177,7 +166,7 @@ def hold_rank(run: Path, session: str, *, wait: float) -> Iterator[None]:
         OSError: if there is no such folder.
     """
     deadline = time.monotonic() + wait
-    with FolderLock(run / RANKS_LOCK, create=False) as ranks:
+    with closing(FolderLock(run / RANKS_LOCK, create=False)) as ranks:
         while not ((holder := read_holder(run)) and holder.session == session and ranks.take(shared=True)):
             if time.monotonic() >= deadline:
                 raise RunError(
@@ -203,7 +192,7 @@ def refuse_if_held(run: Path) -> None:
 def is_held(run: Path) -> bool:
     """Whether a rank 0 lives that holds the run."""
     try:
-        with FolderLock(run / LOCK, create=False) as lock:
+        with closing(FolderLock(run / LOCK, create=False)) as lock:
             return not lock.take(shared=True)
     except FileNotFoundError:
         return False

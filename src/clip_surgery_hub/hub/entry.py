@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 Format = Literal["transformers", "open_clip"]
 
-_OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
+OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Entry:
         mean: what is subtracted of red, green and blue in [0, 1].
         std: what they are divided by afterwards.
         license: of the weights, by its name on the hub; "" where none is stated.
-        methods: those it is known to be read by.
+        methods: names of those it can be read by; (): every registered one, as all supported towers can.
         reference: where the figures come from.
         short: the architecture by its short name, such as ``vit_b16``, which `list_models` knows too.
 
@@ -60,8 +60,8 @@ class Entry:
     width: int | None = None
     embedding_width: int | None = None
     activation: str = ""
-    mean: tuple[float, ...] = _OPENAI_MEAN
-    std: tuple[float, ...] = _OPENAI_STD
+    mean: tuple[float, ...] = OPENAI_MEAN
+    std: tuple[float, ...] = OPENAI_STD
     license: str = ""
     methods: tuple[str, ...] = ()
     reference: str = ""

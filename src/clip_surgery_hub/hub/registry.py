@@ -93,6 +93,17 @@ def pinned_revision(name: str) -> str | None:
     return _ENTRIES[name].revision if name in _ENTRIES else None
 
 
+def origin(name: str) -> tuple[str | None, str | None]:
+    """Where weights come from, by the name they were loaded by: a hub id, and their license.
+
+    Each is None where it is not known. A folder of this machine is nobody else's business, and no origin.
+    """
+    entry = _ENTRIES.get(name)
+    source = name if entry is None else entry.source or ""
+    is_hub_id = source.count("/") == 1 and not Path(source).exists()
+    return source if is_hub_id else None, (entry.license or None) if entry else None
+
+
 def known_activation(source: str) -> str | None:
     """The activation that the weights at a source were trained with, where an entry says so."""
     return next((entry.activation or None for entry in _ENTRIES.values() if entry.source == source), None)

@@ -13,29 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from clip_surgery_hub.hub.entry import Entry
+from clip_surgery_hub.hub.entry import OPENAI_MEAN, OPENAI_STD, Entry
 
 _ASSETS = Path(__file__).parents[1] / "assets"
 
-#: What every family of towers is read by; `tests/hub/test_registry.py` tries each with each architecture.
-_EVERY_METHOD = (
-    "clip_surgery",
-    "clip_surgery_normalized",
-    "gem",
-    "maskclip",
-    "sclip",
-    "clearclip",
-    "naclip",
-    "none",
-)
-
-#: How images are normalized, by the data set whose statistics were taken: mean and standard deviation.
-NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = MappingProxyType(
-    {
-        "openai": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-        "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    }
-)
+# How images are normalized, by the data set whose statistics were taken: mean and standard deviation.
+_NORMALIZATIONS = {"openai": (OPENAI_MEAN, OPENAI_STD), "inception": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 # transformers' text towers of CLIP's kind have the activation of the vision tower; the others have BERT's.
 _ONE_ACTIVATION = ("clip", "metaclip_2", "siglip")
@@ -54,7 +37,6 @@ def shipped_entries() -> Iterator[Entry]:
         embedding_width=128,
         activation="quick_gelu",
         license="apache-2.0",
-        methods=_EVERY_METHOD,
         reference="its config.json",
         short="vit_t8",
     )
@@ -64,14 +46,13 @@ def shipped_entries() -> Iterator[Entry]:
 
 
 def _entry(row: Mapping[str, Any], architecture: Mapping[str, Any]) -> Entry:
-    mean, std = NORMALIZATIONS[row.get("normalization", "openai")]
+    mean, std = _NORMALIZATIONS[row.get("normalization", "openai")]
     told = {key: value for key, value in row.items() if key != "normalization"}
     figures = {key: value for key, value in architecture.items() if key != "config"}
     return Entry(
         **told,
         **figures,
         config=_with_activation(architecture["config"], row["activation"]),
-        methods=_EVERY_METHOD,
         mean=mean,
         std=std,
     )

@@ -1,8 +1,10 @@
-"""From an RGB image of any size to the pixels that a vision tower reads."""
+"""From an RGB image of any size to the pixels that a vision tower takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,12 @@ from torch import Tensor
 
 from clip_surgery_hub.images.loading import ImageError, decode_image, load_image
 
-__all__ = ["Normalization", "ImageTransform", "normalized", "image_size", "resized", "to_pixels"]
+__all__ = ["ImageTransform", "Normalization", "normalization_of", "resized"]
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a checkpoint's image processor does to the values of an image.
+    """What an image processor does to the values of an image; the defaults are CLIP's own.
 
     Attributes:
         mean: of the red, green and blue values in [0, 1]; subtracted.
@@ -25,35 +27,66 @@ class Normalization:
         resample: number of the PIL filter used for resizing; 3 is bicubic.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
     resample: int = Image.Resampling.BICUBIC
 
+    def __call__(self, values: Tensor) -> Tensor:
+        """Colors ``[..., 3, H, W]`` uint8 as the checkpoint takes them: float32, on the same device."""
+        mean, std = (values.new_tensor(one, dtype=torch.float32) for one in (self.mean, self.std))
+        return (values.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """How images are decoded and resized: as `CLIPSurgery.explain` does it, up to the normalization.
+    """The size at which images are encoded, its rounding to whole patches, and the normalization.
+
+    The short side becomes ``size``, unless the long one would then exceed ``max_side``. The aspect is kept
+    and nothing is cropped: both sides are rounded to the nearest whole number of patches, one at least, the
+    long side never above ``max_side``. `CLIPSurgery.image_transform` makes it for a checkpoint.
 
     Attributes:
-        size: short side in pixels, see `images.image_size`.
-        patch: side of a patch in pixels.
+        size: short side in pixels.
+        patch_size: side of a patch in pixels.
         max_side: longest side in pixels; None: 4 x ``size``.
-        resample: number of the PIL filter used for resizing; 3 is bicubic.
+        normalization: of the values.
 
     Raises:
         ValueError: for a ``size`` or ``max_side`` that holds no patch.
     """
 
     size: int
-    patch: int
+    patch_size: int
     max_side: int | None = None
-    resample: int = Image.Resampling.BICUBIC
+    normalization: Normalization = field(default_factory=Normalization)
 
     def __post_init__(self) -> None:
-        image_size(1, 1, size=self.size, max_side=self.max_side, patch=self.patch)  # raises what it would
+        for name, value in (("size", self.size), ("max_side", self._longest)):
+            if value < self.patch_size:
+                raise ValueError(f"{name} must be at least one patch, {self.patch_size} pixels, got {value}.")
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An RGB image resized and normalized: ``[3, H, W]`` float32, H and W whole patches."""
+        return self.normalization(self.resize(image))
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width in pixels at which an image of ``height`` x ``width`` pixels is encoded."""
+        scale = min(self.size / min(height, width), self._longest / max(height, width))
+        most = self._longest // self.patch_size
+        rows, columns = (min(max(1, round(side * scale / self.patch_size)), most) for side in (height, width))
+        return rows * self.patch_size, columns * self.patch_size
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """The patch rows and columns of an image of ``height`` x ``width`` pixels."""
+        rows, columns = self.size_of(height, width)
+        return rows // self.patch_size, columns // self.patch_size
+
+    def resize(self, image: Image.Image) -> Tensor:
+        """An RGB image at its :meth:`size_of`: ``[3, H, W]`` uint8."""
+        return resized(image, self.size_of(image.height, image.width), self.normalization.resample)
 
     def read(self, content: Any) -> tuple[Tensor, tuple[int, int]]:
-        """The pixels of an image, and its own height and width.
+        """The resized pixels of an image, and its own height and width.
 
         Args:
             content: the bytes of an image file, whatever `images.load_image` takes, or the
@@ -74,41 +107,39 @@ class ImageTransform:
             raise
         except Exception as error:  # such as a path with a zero byte, or memory that ran out
             raise ImageError(f"The image cannot be read ({error!r}); replace it.") from error
-        height, width = image.height, image.width
-        size = image_size(height, width, size=self.size, max_side=self.max_side, patch=self.patch)
-        return resized(image, size, self.resample), (height, width)
+        return self.resize(image), (image.height, image.width)
+
+    @property
+    def _longest(self) -> int:
+        return 4 * self.size if self.max_side is None else self.max_side
 
 
-def image_size(
-    height: int, width: int, *, size: int, max_side: int | None = None, patch: int
-) -> tuple[int, int]:
-    """The height and width in pixels at which an image is read: its aspect kept, in whole patches.
-
-    The short side becomes ``size``, unless the long one would then exceed ``max_side``; both are rounded to
-    the nearest whole number of patches, one at least, the long side never above ``max_side``.
+def normalization_of(processor: Any) -> Normalization | None:
+    """The normalization that an image processor does.
 
     Args:
-        height: of the image in pixels.
-        width: of the image in pixels.
-        size: short side in pixels.
-        max_side: longest side in pixels; None: 4 x ``size``.
-        patch: side of a patch in pixels.
+        processor: an image processor of `transformers`, a processor that holds one, a :class:`Normalization`,
+            or None.
 
     Raises:
-        ValueError: for a ``size`` or ``max_side`` that holds no patch.
+        TypeError: for an object of another kind.
+        ValueError: for a processor whose numbers would make no image.
     """
-    longest = 4 * size if max_side is None else max_side
-    for name, value in (("size", size), ("max_side", longest)):
-        if value < patch:
-            raise ValueError(f"{name} must be at least one patch, {patch} pixels, got {value}.")
-    scale = min(size / min(height, width), longest / max(height, width))
-    rows, columns = (min(max(1, round(side * scale / patch)), longest // patch) for side in (height, width))
-    return rows * patch, columns * patch
-
-
-def to_pixels(image: Image.Image, size: tuple[int, int], normalization: Normalization) -> Tensor:
-    """An RGB image resized to ``size`` (height, width) and normalized: ``[3, H, W]`` float32."""
-    return normalized(resized(image, size, normalization.resample), normalization)
+    if processor is None or isinstance(processor, Normalization):
+        return processor
+    images: Any = getattr(processor, "image_processor", processor)
+    if not hasattr(images, "image_mean") or not hasattr(images, "resample"):
+        raise TypeError(
+            f"processor must be an image processor of transformers or a Normalization, got "
+            f"{type(processor).__name__}: give AutoImageProcessor.from_pretrained(...)."
+        )
+    resample = int(Image.Resampling(images.resample))
+    if not images.do_normalize:
+        return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
+    mean, std = _three(images.image_mean, "image_mean"), _three(images.image_std, "image_std")
+    if min(std) <= 0:
+        raise ValueError(f"image_std must be above 0, but is {std}")
+    return Normalization(mean, std, resample)
 
 
 def resized(image: Image.Image, size: tuple[int, int], resample: int) -> Tensor:
@@ -118,8 +149,13 @@ def resized(image: Image.Image, size: tuple[int, int], resample: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
-def normalized(values: Tensor, normalization: Normalization) -> Tensor:
-    """Colors ``[..., 3, H, W]`` uint8 as a checkpoint wants them: float32, on the same device."""
-    both = (normalization.mean, normalization.std)
-    mean, std = (values.new_tensor(one, dtype=torch.float32) for one in both)
-    return (values.float() / 255 - mean[:, None, None]) / std[:, None, None]
+def _three(values: Any, name: str) -> tuple[float, ...]:
+    """A number per color; one alone is that of all."""
+    numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values] * 3
+    if len(numbers) != 3 or not all(_is_finite(number) for number in numbers):
+        raise ValueError(f"{name} must be a number for red, green and blue, but is {values!r:.80}")
+    return tuple(float(number) for number in numbers)
+
+
+def _is_finite(number: Any) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)

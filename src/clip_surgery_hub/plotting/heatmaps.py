@@ -101,7 +101,7 @@ def plot_explanation(explanation: Explanation, *, opacity: float = 0.8) -> np.nd
     top = height - MARGIN
     for number, block in enumerate(blocks):
         maps = explanation.similarity[number]
-        images = heat_images(block, explanation.images[number], maps, opacity=opacity)
+        images = heat_images(block, explanation.images_to_draw[number], maps, opacity=opacity)
         axes[number] = draw_cells(figure, block, images, top=top, fonts=fonts)
         top -= block.height + GAP
     _draw_bar(figure, opacity, fonts)
@@ -129,7 +129,7 @@ def heat_images(
 def _layout(
     explanation: Explanation, number: int, labels: list[str], measure: Callable[[str], float]
 ) -> Layout:
-    rows, columns = explanation.images[number].shape[:2]
+    rows, columns = explanation.sizes[number]
     name = "image" if len(explanation) == 1 else f"image {number + 1}"
     notes = (f"score {score:.3f}" for score in explanation.scores[number].tolist())
     return lay_out((rows, columns), (name, *labels), (f"{columns} x {rows} px", *notes), measure)

@@ -54,7 +54,7 @@ def plot_labels(explanation: Explanation, labels: Sequence[Label]) -> Figure:
         raise ValueError(f"{strange[0]!r} was not explained; give labels of the explanation itself.")
     from matplotlib.ticker import MaxNLocator
 
-    fonts, (image,), drawn = installed_fonts(), explanation.images, labels[:MOST]
+    fonts, (image,), drawn = installed_fonts(), explanation.images_to_draw, labels[:MOST]
     measure = ruler(fonts, DOTS_PER_INCH)
     height, width = image.shape[:2]
     cells = lay_out((height, width), (_counted(len(labels)),), (f"{width} x {height} px",), measure)

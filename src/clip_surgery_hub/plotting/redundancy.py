@@ -75,7 +75,7 @@ def plot_redundancy(
         raise ValueError(f"{unknown[0]!r} is none of the class set's texts.")
     variants = _variants(analysis)
     shown: list[Variant] = [one for one in variants if one != "feature_surgery" or len(variants) == 2]
-    image = read.images[number]
+    image = read.images_to_draw[number]
     width, height = drawn_size(image, SIDE)
     large_width, large_height = drawn_size(image, LARGE_SIDE)
     room = max(large_width, NARROWEST_CELL)

@@ -66,7 +66,9 @@ def plot_sentence(explanation: SentenceExplanation, *, k: int = 3, opacity: floa
     fonts = installed_fonts()
     texts = drawable([word.text for word in explanation.words], fonts)
     measure = ruler(fonts, DOTS_PER_INCH)
-    rows, columns = explanation.image.shape[:2]
+    if explanation.image is None:
+        raise ValueError("The explanation keeps only the size of its image: explain the image itself.")
+    rows, columns = explanation.size
     notes = ["", f"score {explanation.sentence_score:.3f}"]
     for number, score in enumerate(explanation.scores.tolist()):
         notes.append((f"{ranks[number]} · " if number in ranks else "") + f"score {score:.3f}")

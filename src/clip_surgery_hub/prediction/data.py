@@ -72,7 +72,7 @@ class ImageDataModule(LightningDataModule):
         if image_transform is None:
             raise ValueError(
                 "ImageDataModule was not told how to read images, and the Trainer's module has no "
-                "attribute 'image_transform'. Give image_transform=ImageTransform(size=..., patch=...)."
+                "attribute 'image_transform'. Give image_transform=ImageTransform(size=..., patch_size=...)."
             )
         return image_transform
 

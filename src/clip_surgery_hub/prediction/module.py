@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.images.encoding import EncodedImages
-from clip_surgery_hub.images.image_transform import ImageTransform, normalized
 from clip_surgery_hub.methods import get_method
 from clip_surgery_hub.model import CLIPSurgery, Redundant, check_redundant
-from clip_surgery_hub.prediction.output_columns import COLUMNS, blank_image, explained_rows
+from clip_surgery_hub.prediction.output_columns import COLUMNS, explained_rows
 from clip_surgery_hub.prediction.runs import check_outputs
+from clip_surgery_hub.results.encoded import EncodedImages
 from clip_surgery_hub.results.query import TextQuery
 
 __all__ = ["DEFAULT_OUTPUTS", "SurgeryPredictor"]
 
 DEFAULT_OUTPUTS = ("scores", "presence", "points")
-_EMBEDS = ("class_set", "redundant", "presence_texts", "presence_reference")
 
 
 class SurgeryPredictor(lightning.LightningModule):
     """Explains the batches of an `ImageDataModule` in any Trainer.
 
-    The texts are embedded once, on the device of the Trainer, when prediction starts; their embeddings are
-    buffers that are not saved.
+    The texts are embedded once, on the device of the Trainer, when prediction starts.
 
     Args:
         model: a name, folder or hub id as `CLIPSurgery.from_pretrained` takes it, or a CLIPSurgery.
         texts: one or more texts to look for.
         background: texts that belong to the class set but are not asked for.
-        outputs: what a row keeps, of `lightning.COLUMNS`.
+        outputs: what a row keeps, of `prediction.COLUMNS`.
         method: how the vision tower is read; None: as the checkpoint was saved, else "clip_surgery", or as
             the given CLIPSurgery is.
         depth: how many of the last blocks are modified; None: as many as the method wants.
@@ -49,11 +45,6 @@ class SurgeryPredictor(lightning.LightningModule):
             a CLIPSurgery, which has its own.
         OSError: if the checkpoint cannot be reached.
     """
-
-    class_set: Tensor
-    redundant: Tensor | None
-    presence_texts: Tensor | None
-    presence_reference: Tensor | None
 
     def __init__(
         self,
@@ -80,37 +71,17 @@ class SurgeryPredictor(lightning.LightningModule):
         self.redundant_name: Redundant = redundant
         self.labels = labels
         self.model = self.clip.model
-        self.image_transform = _image_transform(self.clip, size=size, max_side=max_side)
+        self.image_transform = self.clip.image_transform(size=size, max_side=max_side)
         self.settings = self.clip.settings(size=size, max_side=max_side)
         self._query: TextQuery | None = None
-        for name in _EMBEDS:
-            self.register_buffer(name, None, persistent=False)
-
-    @property
-    def text_query(self) -> TextQuery:
-        """The texts with their embeddings on the module's device; made when they are first needed."""
-        if self._query is None:
-            self._query = self.clip.text_query(
-                self.texts, background=self.background, redundant=self.redundant_name
-            )
-            for name in _EMBEDS:
-                embeds = getattr(self._query, name)
-                setattr(self, name, None if embeds is None else embeds.to(self.clip.device))
-        return replace(
-            self._query,
-            class_set=self.class_set.float(),
-            redundant=_float32(self.redundant),
-            presence_texts=_float32(self.presence_texts),
-            presence_reference=_float32(self.presence_reference),
-        )
 
     def on_predict_start(self) -> None:
         """Embed the texts before the first batch, where what is wrong with them is said."""
-        self.text_query  # noqa: B018
+        self._query = self._text_query()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Unit length tokens ``[B, 1+N, C]``, float32, of pixels ``[B, 3, H, W]`` uint8, on their device."""
-        return self.clip.encode_pixels(normalized(pixels, self.clip.known_normalization))
+        return self.clip.encode_pixels(self.image_transform.normalization(pixels))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int = 0) -> list[dict[str, Any]]:
         """Explain a batch.
@@ -131,23 +102,23 @@ class SurgeryPredictor(lightning.LightningModule):
         if not batch["keys"]:
             return failed
         tokens, (height, width) = self(batch["pixels"]), batch["pixels"].shape[2:]
-        sizes = zip(batch["heights"].tolist(), batch["widths"].tolist(), strict=True)
         encoded = EncodedImages(
-            images=tuple(blank_image(*size) for size in sizes),
             tokens=tuple(tokens),
             grids=(self.clip.tower.grid(height, width),) * len(tokens),
+            sizes=tuple(zip(batch["heights"].tolist(), batch["widths"].tolist(), strict=True)),
             settings=self.settings,
         )
+        query = self._query or self._text_query()
         # Differences of nearly equal numbers: in float32, whatever the precision of the tower.
         with torch.autocast(tokens.device.type, enabled=False):
-            explanation = self.text_query.explain(encoded)
+            explanation = query.to(tokens.device).explain(encoded)
         return failed + explained_rows(
             batch["keys"], explanation, tokens[:, 0], outputs=self.outputs, labels=self.labels
         )
 
-
-def _float32(embeds: Tensor | None) -> Tensor | None:
-    return None if embeds is None else embeds.float()
+    def _text_query(self) -> TextQuery:
+        query = self.clip.text_query(self.texts, background=self.background, redundant=self.redundant_name)
+        return query.to(self.clip.device)
 
 
 def _check(texts: Sequence[str], outputs: Sequence[str], redundant: str, labels: int) -> None:
@@ -170,12 +141,3 @@ def _loaded(model: str | CLIPSurgery, *, method: str | None, depth: int | None) 
     if method is not None:
         get_method(method)
     return CLIPSurgery.from_pretrained(model, method=method, depth=depth, device="cpu")
-
-
-def _image_transform(clip: CLIPSurgery, *, size: int | None, max_side: int | None) -> ImageTransform:
-    return ImageTransform(
-        size=clip.tower.native_size if size is None else size,
-        patch=clip.tower.patch_size,
-        max_side=max_side,
-        resample=clip.known_normalization.resample,
-    )

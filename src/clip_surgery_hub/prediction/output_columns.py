@@ -21,7 +21,7 @@ class ImageResult:
     """What the model says of one image, and how it is to be read.
 
     Attributes:
-        explanation: of the image, with blank pixels (see `blank_image`).
+        explanation: of the image.
         embedding: the unit length image embedding ``[C]``.
         labels: how many labels are kept.
     """
@@ -94,7 +94,7 @@ def explained_rows(
     """
     rows = []
     for key, one, embedding in zip(keys, explanation, embeddings, strict=True):
-        height, width = one.images[0].shape[:2]
+        height, width = one.sizes[0]
         grid_height, grid_width = one.surgery_similarity[0].shape[1:]
         result = ImageResult(one, embedding, labels)
         rows.append(
@@ -103,8 +103,3 @@ def explained_rows(
             | {name: COLUMNS[name](result) for name in outputs}
         )
     return rows
-
-
-def blank_image(height: int, width: int) -> np.ndarray:
-    """A black image ``[height, width, 3]`` in the memory of one pixel, for what needs its size alone."""
-    return np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (height, width, 3))

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clip_surgery_hub.prediction.runs import RunLog, RunStatus, run_status
 from clip_surgery_hub.prediction.writer import ShardWriter
@@ -30,7 +30,6 @@ class RunWatch(lightning.Callback):
         self._writer, self._console = writer, console
         self._log: RunLog | None = None
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
         self._looked = 0.0
 
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -46,7 +45,7 @@ class RunWatch(lightning.Callback):
                 TextColumn("{task.fields[told]}"),
                 console=self._console,
             )
-            self._task = self._bar.add_task("", total=None, told="")
+            self._bar.add_task("", total=None, told="")
             self._bar.start()
 
     def on_predict_batch_end(self, *_: Any, **__: Any) -> None:
@@ -60,31 +59,23 @@ class RunWatch(lightning.Callback):
     def on_predict_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Log how it ended."""
         if self._log is not None:
-            status = self._log.write()
-            self._draw(status)
+            self._draw(self._log.write())
 
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         """Leave the terminal as it was."""
-        self._stop()
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = None
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Leave the terminal as it was."""
-        self._stop()
+    on_exception = teardown  # Lightning calls no teardown of callbacks then
 
     def _draw(self, status: RunStatus) -> None:
-        if self._bar is None or self._task is None:
+        if self._bar is None:
             return
         told = f"{status.per_second:.1f} images/s, {status.failed} failed"
         self._bar.update(
-            self._task,
+            self._bar.task_ids[0],
             completed=status.done + status.failed,
             total=status.total,
             told=told if status.time_left is None else f"{told}, {status.time_left} left",
         )
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar = None

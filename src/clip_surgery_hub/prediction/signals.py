@@ -1,15 +1,24 @@
-"""Ending early in good order: a signal asks for it, the batch under way is finished and written first."""
+"""Ending early in good order: a signal asks for it, the batch under way is finished and written first.
+
+All ranks have to end. Lightning lets the first of a machine start the others if nobody else does: which
+started which decides who tells whom.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["RESUME_ME", "RunStopped", "StopRequest"]
+import lightning
+import torch
+
+__all__ = ["RankProcesses", "RunStopped", "StopRequest"]
 
 RESUME_ME = 75
 """Exit code of a run that was asked to stop, has written everything it did, and wants to be started again."""
@@ -34,7 +43,7 @@ class StopRequest:
     def __init__(self, same: StopRequest | None = None) -> None:
         self._came: list[int] = [] if same is None else same._came
         self._before: dict[signal.Signals, Any] = {}
-        self._pass_on: Callable[[int], object] = _nothing
+        self._pass_on: Callable[[int], object] | None = None
 
     @property
     def made(self) -> bool:
@@ -47,7 +56,7 @@ class StopRequest:
         Args:
             pass_on: called with the number of a SIGTERM, to tell processes that would not get it.
         """
-        self._pass_on = pass_on or _nothing
+        self._pass_on = pass_on
         if threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,10 +75,37 @@ class StopRequest:
             raise KeyboardInterrupt
         first = not self.made
         self._came.append(number)
-        if first and number == signal.SIGTERM:
+        if first and number == signal.SIGTERM and self._pass_on is not None:
             with suppress(OSError):  # a process that has ended needs no telling
                 self._pass_on(number)
 
 
-def _nothing(_: int) -> None:
-    return None
+@dataclass(frozen=True)
+class RankProcesses:
+    """What this rank is to the others of its machine.
+
+    Attributes:
+        parent: number of the process that started this one if that is a rank too, else None.
+        children: how many ranks this one started.
+    """
+
+    parent: int | None = None
+    children: int = 0
+
+    @classmethod
+    def of(cls, trainer: lightning.Trainer) -> RankProcesses:
+        """Find out, together with all other ranks."""
+        own = torch.tensor(
+            [trainer.node_rank, os.getpid(), os.getppid()], device=trainer.strategy.root_device
+        )
+        ranks = trainer.strategy.all_gather(own).reshape(-1, 3).tolist()
+        here = [(process, parent) for node, process, parent in ranks if node == trainer.node_rank]
+        return cls(
+            parent=os.getppid() if os.getppid() in (process for process, _ in here) else None,
+            children=sum(parent == os.getpid() for _, parent in here),
+        )
+
+    @property
+    def parent_lives(self) -> bool:
+        """Whether there is a rank that started this one, and it has not ended."""
+        return self.parent is not None and os.getppid() == self.parent

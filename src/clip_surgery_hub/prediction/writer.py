@@ -15,7 +15,6 @@ import lightning
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from clip_surgery_hub.prediction.module import SurgeryPredictor
-from clip_surgery_hub.prediction.rank_processes import RankProcesses
 from clip_surgery_hub.prediction.run_settings import run_settings
 from clip_surgery_hub.prediction.runs import (
     KeySet,
@@ -27,7 +26,7 @@ from clip_surgery_hub.prediction.runs import (
     images_schema,
     run_status,
 )
-from clip_surgery_hub.prediction.signals import RunStopped, StopRequest
+from clip_surgery_hub.prediction.signals import RankProcesses, RunStopped, StopRequest
 from clip_surgery_hub.prediction.sources import Source
 
 __all__ = ["ShardWriter"]
@@ -158,7 +157,7 @@ class ShardWriter(BasePredictionWriter):
         self._close(trainer, pl_module)
         if not trainer.is_global_zero:
             return
-        while self._finished < trainer.world_size:
+        while finished_ranks(self._running) < trainer.world_size:
             if self.stop.made:
                 self._end_early(trainer)
             time.sleep(_POLL)
@@ -210,14 +209,10 @@ class ShardWriter(BasePredictionWriter):
         if self._rank_processes.children:
             _tell_others(trainer, signal.SIGTERM)  # again: a request may have come before they listened
             deadline = time.monotonic() + _PATIENCE
-            while self._finished <= self._rank_processes.children and time.monotonic() < deadline:
+            ranks = 1 + self._rank_processes.children
+            while finished_ranks(self._running) < ranks and time.monotonic() < deadline:
                 time.sleep(_POLL)
         raise RunStopped
-
-    @property
-    def _finished(self) -> int:
-        """How many ranks will write no more."""
-        return finished_ranks(self._running.path, self._running.session)
 
     @property
     def _running(self) -> RunFolder:
@@ -263,10 +258,8 @@ class ShardWriter(BasePredictionWriter):
             )
             folder, rank = self._running, trainer.global_rank
             source = _source(trainer)
-            self._sink = folder.sink(rank, schema, shard_rows=self.shard_rows, seconds=self.seconds)
-            self._progress = RankProgress(
-                folder.path, folder.session, rank, total=None if source is None else source.count()
-            )
+            self._sink = ShardSink(folder, rank, schema, shard_rows=self.shard_rows, seconds=self.seconds)
+            self._progress = RankProgress(folder, rank, total=None if source is None else source.count())
         return self._sink, self._progress
 
 

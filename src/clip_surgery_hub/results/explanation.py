@@ -49,14 +49,13 @@ class Label(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Explanation:
     """Patch similarity of B images with T texts and K background texts, and what can be read from it.
 
     Everything offered here is computed from the fields; the model is not needed any more.
 
     Attributes:
-        images: B arrays uint8 ``[H, W, 3]``, each of its own size.
         texts: the T texts asked for.
         background: the K background texts, possibly none; they belong to the class set but are not asked for.
         surgery_similarity: B tensors ``[T+K, h, w]``, similarity of the patches after feature surgery, texts
@@ -65,9 +64,12 @@ class Explanation:
             in [-1, 1].
         scores: ``[B, T]``, the scores for multi-label recognition: CLS after feature surgery.
         plain_scores: ``[B, T]``, cosine similarity of CLS and text, in [-1, 1].
+        sizes: heights and widths of the images in pixels, ``(H, W)`` each.
         settings: how it was made.
         presence: ``[B, T]`` in [0, 1], how surely each text is in each image at all (about 1/2 for one that
             is not, see `functional.presence`); None where embeddings were given in place of texts.
+        images: B arrays uint8 ``[H, W, 3]``, or None where only the sizes are kept; they are needed to draw
+            and to prompt SAM.
 
     All tensors are float32 on the CPU.
 
@@ -75,15 +77,16 @@ class Explanation:
         ValueError: if the fields do not fit together, or hold values that are not finite.
     """
 
-    images: tuple[np.ndarray, ...]
     texts: tuple[str, ...]
     background: tuple[str, ...]
     surgery_similarity: tuple[Tensor, ...]
     plain_similarity: tuple[Tensor, ...]
     scores: Tensor
     plain_scores: Tensor
+    sizes: tuple[tuple[int, int], ...]
     settings: Settings
     presence: Tensor | None = None
+    images: tuple[np.ndarray, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_fields(self)
@@ -91,7 +94,21 @@ class Explanation:
     @property
     def similarity(self) -> list[Tensor]:
         """Patch similarity after feature surgery, without the background: B tensors ``[T, h, w]``."""
-        return [surgery_similarity[: len(self.texts)] for surgery_similarity in self.surgery_similarity]
+        return [one[: len(self.texts)] for one in self.surgery_similarity]
+
+    @property
+    def images_to_draw(self) -> tuple[np.ndarray, ...]:
+        """:attr:`images`, where they are kept.
+
+        Raises:
+            ValueError: where only their sizes are.
+        """
+        if self.images is None:
+            raise ValueError(
+                "The explanation keeps only the sizes of its images, and this needs their pixels: explain "
+                "the images themselves, or add them with dataclasses.replace(explanation, images=...)."
+            )
+        return self.images
 
     def heatmaps(self) -> list[Tensor]:
         """Maps over each image: B tensors ``[T, H, W]`` in [0, 1] at the image's own size.
@@ -99,10 +116,9 @@ class Explanation:
         Each map is scaled by itself from its lowest patch (0) to its highest (1), then resized bilinearly: it
         tells where in the image a text is most at home, not whether it is there at all (see ``scores``).
         """
-        pairs = zip(self.similarity, self.images, strict=True)
         return [
-            torch.stack([_heatmap(one, _pair(image.shape)) for one in similarity])
-            for similarity, image in pairs
+            torch.stack([_heatmap(one, size) for one in similarity])
+            for similarity, size in zip(self.similarity, self.sizes, strict=True)
         ]
 
     def points(self, threshold: float = 0.8) -> list[list[Points]]:
@@ -118,11 +134,8 @@ class Explanation:
             ValueError: for a threshold outside [0, 1].
         """
         return [
-            [
-                Points(*similarity_to_points(one.flatten(), _pair(one.shape), _pair(image.shape), threshold))
-                for one in similarity
-            ]
-            for similarity, image in zip(self.similarity, self.images, strict=True)
+            [Points(*similarity_to_points(one.flatten(), _grid(one), size, threshold)) for one in similarity]
+            for similarity, size in zip(self.similarity, self.sizes, strict=True)
         ]
 
     def combined_points(self, texts: Sequence[str] | None = None, threshold: float = 0.8) -> list[Points]:
@@ -139,14 +152,9 @@ class Explanation:
             ValueError: for a text that was not explained, no text, or a threshold outside [0, 1].
         """
         chosen = [self._number_of(text) for text in (self.texts if texts is None else texts)]
-        pairs = zip(self.similarity, self.images, strict=True)
         return [
-            Points(
-                *combined_points(
-                    maps[chosen].flatten(1).T, _pair(maps.shape[1:]), _pair(image.shape), threshold
-                )
-            )
-            for maps, image in pairs
+            Points(*combined_points(maps[chosen].flatten(1).T, _grid(maps), size, threshold))
+            for maps, size in zip(self.similarity, self.sizes, strict=True)
         ]
 
     def present(self, threshold: float = PRESENT) -> list[list[bool]]:
@@ -201,10 +209,9 @@ class Explanation:
         Raises:
             ValueError: for a threshold outside [0, 1].
         """
-        pairs = zip(self.similarity, self.images, strict=True)
         return [
-            [map_to_boxes(_heatmap(one, _pair(image.shape)), threshold) for one in similarity]
-            for similarity, image in pairs
+            [map_to_boxes(_heatmap(one, size), threshold) for one in similarity]
+            for similarity, size in zip(self.similarity, self.sizes, strict=True)
         ]
 
     def segment(self, features: Features = "plain") -> list[Tensor]:
@@ -226,10 +233,7 @@ class Explanation:
         if features not in get_args(Features):
             raise ValueError(f'features must be "plain" or "surgery", got {features!r}.')
         chosen = self.plain_similarity if features == "plain" else self.surgery_similarity
-        return [
-            highest_text(similarity, _pair(image.shape))
-            for similarity, image in zip(chosen, self.images, strict=True)
-        ]
+        return [highest_text(similarity, size) for similarity, size in zip(chosen, self.sizes, strict=True)]
 
     def plot(self, *, opacity: float = 0.8) -> np.ndarray:
         """Draw every image with its overlays side by side; nothing is shown or written.
@@ -256,7 +260,7 @@ class Explanation:
         """
         images = []
         for index, (points, boxes) in enumerate(zip(self.points(), self.boxes(), strict=True)):
-            height, width = self.images[index].shape[:2]
+            height, width = self.sizes[index]
             per_text = [
                 {
                     "text": text,
@@ -292,17 +296,12 @@ class Explanation:
         tensors = {"scores": self.scores, "plain_scores": self.plain_scores}
         if self.presence is not None:
             tensors["presence"] = self.presence
-        tensors |= {
-            f"surgery_similarity.{index}": surgery_similarity
-            for index, surgery_similarity in enumerate(self.surgery_similarity)
-        }
-        tensors |= {
-            f"plain_similarity.{index}": plain_similarity
-            for index, plain_similarity in enumerate(self.plain_similarity)
-        }
+        for name in ("surgery_similarity", "plain_similarity"):
+            tensors |= {f"{name}.{index}": one for index, one in enumerate(getattr(self, name))}
         record = {
             "texts": list(self.texts),
             "background": list(self.background),
+            "sizes": [list(size) for size in self.sizes],
             "settings": self.settings.to_dict(),
         }
         write_parts(folder, record=record, tensors=tensors, images=self.images, overwrite=overwrite)
@@ -317,18 +316,20 @@ class Explanation:
         """
         record, tensors, images = read_parts(folder)
         try:
+            sizes = tuple((int(height), int(width)) for height, width in record["sizes"])
             return cls(
-                images=tuple(images),
                 texts=tuple(record["texts"]),
                 background=tuple(record["background"]),
                 surgery_similarity=tuple(
-                    tensors[f"surgery_similarity.{index}"] for index in range(len(images))
+                    tensors[f"surgery_similarity.{index}"] for index in range(len(sizes))
                 ),
-                plain_similarity=tuple(tensors[f"plain_similarity.{index}"] for index in range(len(images))),
+                plain_similarity=tuple(tensors[f"plain_similarity.{index}"] for index in range(len(sizes))),
                 scores=tensors["scores"],
                 plain_scores=tensors["plain_scores"],
+                sizes=sizes,
                 settings=Settings.from_dict(record["settings"]),
                 presence=tensors.get("presence"),
+                images=images,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -342,7 +343,7 @@ class Explanation:
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.images)
+        return len(self.sizes)
 
     def __getitem__(self, index: int | slice) -> Explanation:
         """The explanation of the chosen images only: of one for a number, of several for a slice."""
@@ -350,12 +351,13 @@ class Explanation:
         chosen = list(every[index]) if isinstance(index, slice) else [every[index]]
         return replace(
             self,
-            images=tuple(self.images[number] for number in chosen),
             surgery_similarity=tuple(self.surgery_similarity[number] for number in chosen),
             plain_similarity=tuple(self.plain_similarity[number] for number in chosen),
             scores=self.scores[chosen],
             plain_scores=self.plain_scores[chosen],
+            sizes=tuple(self.sizes[number] for number in chosen),
             presence=None if self.presence is None else self.presence[chosen],
+            images=None if self.images is None else tuple(self.images[number] for number in chosen),
         )
 
     def __iter__(self) -> Iterator[Explanation]:
@@ -368,8 +370,9 @@ class Explanation:
             return NotImplemented
         return (
             (self.texts, self.background, self.settings) == (other.texts, other.background, other.settings)
-            and len(self) == len(other)
-            and all(map(np.array_equal, self.images, other.images))
+            and self.sizes == other.sizes
+            and (self.images is None) == (other.images is None)
+            and all(map(np.array_equal, self.images or (), other.images or ()))
             and all(map(torch.equal, self.surgery_similarity, other.surgery_similarity))
             and all(map(torch.equal, self.plain_similarity, other.plain_similarity))
             and torch.equal(self.scores, other.scores)
@@ -379,8 +382,10 @@ class Explanation:
 
     def __repr__(self) -> str:
         """What it holds, in one line."""
-        settings, images = self.settings, len(self)
-        counted = [f"1 image of {_by(self.images[0])} px" if images == 1 else f"{images} images"]
+        settings, counted = self.settings, [f"{len(self)} images"]
+        if len(self) == 1:
+            ((height, width),) = self.sizes
+            counted = [f"1 image of {width}x{height} px"]
         counted.append(f"texts {_listed(self.texts)}")
         if self.background:
             counted.append(f"background {_listed(self.background)}")
@@ -390,7 +395,7 @@ class Explanation:
 
 def _check_fields(explanation: Explanation) -> None:
     """Raise ValueError, naming the field, what it holds and what it should, where fields do not fit."""
-    texts, background, images = explanation.texts, explanation.background, explanation.images
+    texts, background, sizes = explanation.texts, explanation.background, explanation.sizes
     for name, words in (("texts", texts), ("background", background)):
         if isinstance(words, str) or not all(isinstance(word, str) for word in words):
             raise ValueError(f"{name} must be a tuple of strings, got {words!r}.")
@@ -398,34 +403,38 @@ def _check_fields(explanation: Explanation) -> None:
         raise ValueError("An explanation needs at least one text, got none.")
     for name in ("surgery_similarity", "plain_similarity"):
         tensors = getattr(explanation, name)
-        if len(tensors) != len(images):
-            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(images)} images: one each.")
+        if len(tensors) != len(sizes):
+            raise ValueError(f"{name} holds {len(tensors)} tensors for {len(sizes)} images: one each.")
         for tensor in tensors:
             if tensor.ndim != 3 or tensor.shape[0] != len(texts) + len(background) or tensor.numel() == 0:
                 raise ValueError(
                     f"Each tensor of {name} must have shape [T+K, h, w] with T+K = "
                     f"{len(texts)} + {len(background)}, got {list(tensor.shape)}."
                 )
-    for image in images:
+    for image in explanation.images or ():
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
             raise ValueError(
                 f"Each image must be a uint8 array [H, W, 3], got {image.dtype} {list(image.shape)}."
             )
-    for surgery_similarity, plain_similarity in zip(
-        explanation.surgery_similarity, explanation.plain_similarity, strict=True
-    ):
-        if surgery_similarity.shape != plain_similarity.shape:
+    if explanation.images is not None:
+        found = tuple(image.shape[:2] for image in explanation.images)
+        if found != sizes:
+            raise ValueError(f"sizes must be those of the images, {list(found)}, got {list(sizes)}.")
+    if any(len(size) != 2 or min(size) < 1 for size in sizes):
+        raise ValueError(f"sizes must be (height, width) in pixels, at least 1 each, got {list(sizes)}.")
+    for surgery, plain in zip(explanation.surgery_similarity, explanation.plain_similarity, strict=True):
+        if surgery.shape != plain.shape:
             raise ValueError(
                 "surgery_similarity and plain_similarity must lie on the same grid, "
-                f"got {list(surgery_similarity.shape)} and {list(plain_similarity.shape)}."
+                f"got {list(surgery.shape)} and {list(plain.shape)}."
             )
     per_text = {name: getattr(explanation, name) for name in ("scores", "plain_scores", "presence")}
     if explanation.presence is None:
         del per_text["presence"]
     for name, scores in per_text.items():
-        if scores.shape != (len(images), len(texts)):
+        if scores.shape != (len(sizes), len(texts)):
             raise ValueError(
-                f"{name} must have shape [B, T] = [{len(images)}, {len(texts)}], got {list(scores.shape)}."
+                f"{name} must have shape [B, T] = [{len(sizes)}, {len(texts)}], got {list(scores.shape)}."
             )
     for tensor in (*explanation.surgery_similarity, *explanation.plain_similarity, *per_text.values()):
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu" or tensor.requires_grad:
@@ -449,15 +458,11 @@ def _listed(texts: tuple[str, ...], most: int = 4) -> str:
     return shown if len(texts) <= most else f"{shown} and {len(texts) - most} more"
 
 
-def _by(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
-
-
-def _pair(shape: Sequence[int]) -> tuple[int, int]:
-    """Height and width, of the last two dimensions of a tensor or the first two of an image."""
-    return shape[0], shape[1]
+def _grid(similarity: Tensor) -> tuple[int, int]:
+    """Patch rows and columns of similarity ``[..., h, w]``."""
+    return similarity.shape[-2], similarity.shape[-1]
 
 
 def _heatmap(similarity: Tensor, size: tuple[int, int]) -> Tensor:
     """Similarity of one image and text ``[h, w]`` -> heatmap ``[H, W]``."""
-    return similarity_map(similarity.reshape(1, -1, 1), _pair(similarity.shape), size)[0, 0]
+    return similarity_map(similarity.reshape(1, -1, 1), _grid(similarity), size)[0, 0]

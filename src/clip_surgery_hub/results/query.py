@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from clip_surgery_hub.functional import feature_surgery, presence
-from clip_surgery_hub.images.encoding import EncodedImages
+from clip_surgery_hub.results.encoded import EncodedImages
 from clip_surgery_hub.results.explanation import Explanation
 
 __all__ = ["TextQuery"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TextQuery:
     """What `CLIPSurgery.text_query` makes of texts: all that depends on them and on no image.
 
@@ -39,6 +39,15 @@ class TextQuery:
     presence_texts: Tensor | None = None
     presence_reference: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> TextQuery:
+        """The same query with its embeddings on a device, where the tokens are."""
+        embeds = {
+            name: value.to(device)
+            for name in ("class_set", "redundant", "presence_texts", "presence_reference")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **embeds)
+
     def explain(self, encoded: EncodedImages) -> Explanation:
         """Feature surgery on the tokens of images (the paper's section on it), and what goes with it.
 
@@ -48,22 +57,23 @@ class TextQuery:
         Returns:
             An :class:`Explanation`, all tensors float32 on the CPU.
         """
-        surgery_similarity = [
+        surgery = [
             feature_surgery(tokens[None], self.class_set, self.redundant)[0].cpu()
             for tokens in encoded.tokens
         ]
         plain = [(tokens @ self.class_set.T).cpu() for tokens in encoded.tokens]
         asked = slice(len(self.texts))
         return Explanation(
-            images=encoded.images,
             texts=self.texts,
             background=self.background,
-            surgery_similarity=tuple(map(_on_grid, surgery_similarity, encoded.grids)),
+            surgery_similarity=tuple(map(_on_grid, surgery, encoded.grids)),
             plain_similarity=tuple(map(_on_grid, plain, encoded.grids)),
-            scores=torch.stack([similarity[0, asked] for similarity in surgery_similarity]),
+            scores=torch.stack([similarity[0, asked] for similarity in surgery]),
             plain_scores=torch.stack([similarity[0, asked] for similarity in plain]),
+            sizes=encoded.sizes,
             settings=replace(encoded.settings, redundant=self.redundant_name, templates=self.templates),
             presence=self._presence(encoded),
+            images=encoded.images,
         )
 
     def _presence(self, encoded: EncodedImages) -> Tensor | None:

@@ -4,7 +4,7 @@ A saved explanation is a folder of three things::
 
     explanation.json        texts, settings, and a digest of every other file
     tensors.safetensors     the numbers, float32
-    images/000000.png     the images, without loss, one file each
+    images/000000.png       the images, without loss, one file each; none where only their sizes are kept
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def write_parts(
     *,
     record: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
-    images: Sequence[np.ndarray],
+    images: Sequence[np.ndarray] | None,
     overwrite: bool = False,
 ) -> None:
     """Write a saved explanation, all or nothing.
@@ -44,7 +44,7 @@ def write_parts(
         folder: where to write.
         record: what JSON can hold.
         tensors: name -> tensor.
-        images: uint8 arrays ``[H, W, 3]``.
+        images: uint8 arrays ``[H, W, 3]``, or None where only their sizes are known.
         overwrite: replace the folder, with all that is in it, also if it is not a saved explanation.
 
     Raises:
@@ -61,17 +61,21 @@ def write_parts(
         # Clones: safetensors refuses tensors that share memory, as the parts of one batch do.
         own = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
         save_file(own, temporary / TENSORS)
-        (temporary / IMAGES).mkdir()
-        for index, image in enumerate(images):
+        if images is not None:
+            (temporary / IMAGES).mkdir()
+        for index, image in enumerate(images or ()):
             Image.fromarray(image).save(temporary / IMAGES / _image_name(index), compress_level=3)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         digests = {path.relative_to(temporary).as_posix(): _digest(path) for path in files}
-        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **record, "images": len(images)}
+        whole = {"format": FORMAT, "format_version": FORMAT_VERSION, **record}
+        whole["images"] = None if images is None else len(images)
         text = json.dumps(whole | {"sha256": digests}, indent=2, ensure_ascii=False)
         (temporary / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
-def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], list[np.ndarray]]:
+def read_parts(
+    folder: str | Path,
+) -> tuple[dict[str, Any], dict[str, Tensor], tuple[np.ndarray, ...] | None]:
     """Read what :func:`write_parts` wrote: ``(record, tensors, images)``.
 
     Raises:
@@ -87,17 +91,18 @@ def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], l
         raise FileNotFoundError(f"{folder} holds no saved explanation ({RECORD} is not there).")
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        recognized = record["format"] == FORMAT
-        version, digests = record["format_version"], dict(record["sha256"])
-        names = [f"{IMAGES}/{_image_name(index)}" for index in range(record["images"])]
+        recognized, version = record["format"] == FORMAT, record["format_version"]
+        if recognized and version == FORMAT_VERSION:  # another version may have other fields
+            digests = dict(record["sha256"])
+            names = [f"{IMAGES}/{_image_name(index)}" for index in range(record["images"] or 0)]
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, f"{RECORD} cannot be read") from error
     if not recognized:
         raise _damaged(folder, f"{RECORD} is not of the format {FORMAT!r}")
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{folder} is of format version {version}, this installation reads {FORMAT_VERSION}. "
-            "Save the explanation again."
+            f"{folder} is of format version {version}, this installation reads {FORMAT_VERSION}: explain the "
+            "images again and save that."
         )
     for name in (TENSORS, *names):
         if not (folder / name).is_file():
@@ -109,7 +114,7 @@ def read_parts(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], l
         # The class itself rather than Image.open: the file is known to be ours, however large the image is.
         with PngImagePlugin.PngImageFile(folder / name) as image:
             images.append(np.array(image))
-    return record, load_file(folder / TENSORS), images
+    return record, load_file(folder / TENSORS), None if record["images"] is None else tuple(images)
 
 
 def _damaged(folder: Path, what: str) -> ValueError:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.functional import similarity_map, unit_length
+from clip_surgery_hub.results.encoded import EncodedImages
 from clip_surgery_hub.results.settings import Settings
 from clip_surgery_hub.text.embedding import context_length, reads_padding
 from clip_surgery_hub.text.words import Token, Word, tokens_of, words_of
-
-if TYPE_CHECKING:
-    from clip_surgery_hub.images.encoding import EncodedImages
 
 __all__ = ["ReadCaption", "SentenceExplanation", "explain_sentence", "read_caption", "redundancy_removed"]
 
@@ -46,12 +44,11 @@ class ReadCaption:
     pooled: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SentenceExplanation:
     """Patch similarity of an image with a caption, with each of its tokens and each of its words.
 
     Attributes:
-        image: uint8 ``[H, W, 3]``.
         caption: the caption.
         tokens: its L tokens; the first is the start token, the last the end token.
         words: the W words that the tokens make up, in the order of the caption; the last one is the end
@@ -66,7 +63,9 @@ class SentenceExplanation:
         sentence: patch similarity of the whole caption after feature surgery against the empty text,
             ``F_n . (T - T_"")`` as for any single text, ``[h, w]``.
         sentence_score: the same of CLS.
+        size: height and width of the image in pixels.
         settings: how it was made.
+        image: uint8 ``[H, W, 3]``, or None where only the size is kept; it is needed to draw.
 
     All tensors are float32 on the CPU.
 
@@ -74,7 +73,6 @@ class SentenceExplanation:
         ValueError: if the similarity is not finite.
     """
 
-    image: np.ndarray
     caption: str
     tokens: tuple[Token, ...]
     words: tuple[Word, ...]
@@ -84,7 +82,9 @@ class SentenceExplanation:
     surgery_similarity: Tensor
     sentence: Tensor
     sentence_score: float
+    size: tuple[int, int]
     settings: Settings
+    image: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not all(
@@ -145,7 +145,7 @@ class SentenceExplanation:
             word. Their figure is ``axes[0].figure``.
 
         Raises:
-            ValueError: for k below 1, or an opacity outside [0, 1].
+            ValueError: for k below 1, an opacity outside [0, 1], or an explanation without its image.
         """
         from clip_surgery_hub.plotting.sentence import plot_sentence
 
@@ -173,8 +173,8 @@ class SentenceExplanation:
             "start": 0,
             "end": len(tokens) - 1,
             "pooled": self.pooled,
-            "height": self.image.shape[0],
-            "width": self.image.shape[1],
+            "height": self.size[0],
+            "width": self.size[1],
             "grid": list(self.sentence.shape),
             "settings": self.settings.to_dict(),
         }
@@ -185,9 +185,8 @@ class SentenceExplanation:
 
     def _heatmaps(self, similarity: Tensor) -> Tensor:
         """``[K, h, w]`` -> ``[K, H, W]``."""
-        grid, size = similarity.shape[1:], self.image.shape[:2]
         patches = similarity.flatten(1).T[None]  # [1, N, K]
-        return similarity_map(patches, (grid[0], grid[1]), (size[0], size[1]))[0]
+        return similarity_map(patches, (similarity.shape[1], similarity.shape[2]), self.size)[0]
 
 
 @torch.no_grad()
@@ -258,7 +257,6 @@ def explain_sentence(encoded: EncodedImages, read: ReadCaption, *, empty: Tensor
     sentence = image @ (read.embedding - empty)  # [1+N]
     plain = image @ read.features.T  # [1+N, L]
     return SentenceExplanation(
-        image=encoded.images[0],
         caption=read.caption,
         tokens=read.tokens,
         words=read.words,
@@ -268,7 +266,9 @@ def explain_sentence(encoded: EncodedImages, read: ReadCaption, *, empty: Tensor
         surgery_similarity=(image[1:] @ surgery_similarity.T).T.reshape(-1, rows, columns).contiguous(),
         sentence=sentence[1:].reshape(rows, columns).clone(),
         sentence_score=float(sentence[0]),
+        size=encoded.sizes[0],
         settings=replace(encoded.settings, templates=None, redundant="empty_text"),
+        image=None if encoded.images is None else encoded.images[0],
     )
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from clip_surgery_hub.images.image_transform import Normalization, to_pixels
+from clip_surgery_hub.images.image_transform import Normalization, resized
 from clip_surgery_hub.results.explanation import Points
 
 if TYPE_CHECKING:
@@ -132,7 +132,9 @@ def _encode_with_transformers(model: Any, processor: Any, image: np.ndarray) -> 
     side, pads = int(model.config.prompt_encoder_config.image_size), bool(_family(model))
     if processor is None:
         inside = _fit(size, side) if pads else (side, side)
-        pixels = _padded(to_pixels(Image.fromarray(image), inside, _NORMALIZATION), side)
+        pixels = _padded(
+            _NORMALIZATION(resized(Image.fromarray(image), inside, _NORMALIZATION.resample)), side
+        )
     else:
         pixels, inside = _processed(processor, image, model, side)
     with torch.no_grad():

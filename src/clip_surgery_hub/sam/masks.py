@@ -85,16 +85,17 @@ def masks(
         raise ValueError(f'choose must be "score" or "agreement", got {choose!r}.')
     check_sam(sam)
     asked = explanation.points(threshold) if points is None else points
-    _check_points(asked, explanation.images)
+    images = explanation.images_to_draw
+    _check_points(asked, images)
     if choose == "agreement" and heatmaps is None and points is not None:
         raise ValueError(
             'choose="agreement" with points of your own needs the heatmap of each of them: give heatmaps=, '
             'B tensors [T, H, W], or choose="score".'
         )
     if heatmaps is not None:
-        _check_heatmaps(heatmaps, asked, explanation.images)
+        _check_heatmaps(heatmaps, asked, images)
     found = []
-    for number, (image, prompts) in enumerate(zip(explanation.images, asked, strict=True)):
+    for number, (image, prompts) in enumerate(zip(images, asked, strict=True)):
         heat = None
         if choose == "agreement":
             heat = explanation[number].heatmaps()[0] if heatmaps is None else heatmaps[number]

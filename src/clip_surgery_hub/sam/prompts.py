@@ -97,8 +97,8 @@ def prompt_heatmaps(explanation: Explanation, prompts: Sequence[Prompt]) -> Tens
     A place belongs to "dog+ball" when it belongs to either. The maximum says so: each object has its own full
     heat. In the mean, an object has half of it, as much as a place that is lukewarm for both, and the heat of
     one text on the ground counts against the object of the other. On 80 synthetic scenes of three objects,
-    for all pairs of texts with the bundled CLIP, the maximum is warmer on both objects than elsewhere by 14% of
-    its range and the mean by 7%; their correlations with the mask of both are 0.35 and 0.32.
+    for all pairs of texts with the bundled CLIP, the maximum is warmer on both objects than elsewhere by 14%
+    of its range and the mean by 7%; their correlations with the mask of both are 0.35 and 0.32.
 
     Args:
         explanation: of the image that the prompts are for.

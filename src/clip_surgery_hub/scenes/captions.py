@@ -9,10 +9,11 @@ import numpy as np
 from clip_surgery_hub.scenes.draw import Scene
 
 NUMBERS = ("no", "one", "two", "three", "four", "five")
+# Captions are data: the bundled CLIP and its tokenizer were trained on these very words.
 _OPENINGS = (
     "",
     "",
-    "an image of ",
+    "a picture of ",
     "a photo of ",
     "there is ",
     "a scene with ",

@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+SAMPLES = 128  # numbers of each weight that are looked at to see whether it has changed
 FORMAT = "clip_surgery_hub text embedding 1"  # part of every key: a new way of embedding gets a new number
 
 
@@ -48,6 +50,7 @@ class EmbeddingCache:
     def __init__(self, *, memory_entries: int = 10_000) -> None:
         self.memory_entries = memory_entries
         self._memory: dict[str, Tensor] = {}
+        _caches.add(self)
         self._weights: WeakKeyDictionary[nn.Module, tuple[Any, str]] = WeakKeyDictionary()
         self._tokenizers: WeakKeyDictionary[Any, tuple[Any, str]] = WeakKeyDictionary()
 
@@ -68,13 +71,18 @@ class EmbeddingCache:
     ) -> list[str]:
         """One key per text: a hash of the text tower, its weights, the tokenizer, the templates and the text.
 
-        The weights are hashed once per model and again when a checksum over all of them has changed, however
-        they were written to.
+        The weights are hashed whole once per model, and again when `_weights_state` is not what it was.
         """
         weights = _remembered(self._weights, model, _weights_state, _weights_digest)
         words = _remembered(self._tokenizers, tokenizer, _tokenizer_state, _tokenizer_digest)
-        shared = json.dumps([FORMAT, weights, words, list(templates), truncate])
-        return [hashlib.sha256(json.dumps([shared, text]).encode()).hexdigest() for text in texts]
+        shared = json.dumps([json.dumps([FORMAT, weights, words, list(templates), truncate])])
+        begun = hashlib.sha256(shared[:-1].encode())
+        keys = []
+        for text in texts:
+            whole = begun.copy()
+            whole.update(f", {json.dumps(text)}]".encode())
+            keys.append(whole.hexdigest())
+        return keys
 
     def read(self, key: str) -> Tensor | None:
         """The embedding ``[C]`` under a key, or None where there is none or it is damaged."""
@@ -98,10 +106,19 @@ class EmbeddingCache:
                 stacklevel=2,
             )
 
+    def forget(self) -> None:
+        """Forget every embedding in memory, and what the weights and tokenizers were known by."""
+        self._memory.clear()
+        self._weights.clear()
+        self._tokenizers.clear()
+
     def _remember(self, key: str, embedding: Tensor) -> None:
         self._memory[key] = embedding
         while len(self._memory) > self.memory_entries:
             self._memory.pop(next(iter(self._memory)), None)
+
+
+_caches: WeakSet[EmbeddingCache] = WeakSet()
 
 
 def _path(key: str) -> Path:
@@ -147,25 +164,57 @@ def _remembered(memory: WeakKeyDictionary[Any, tuple[Any, str]], owner: Any, sta
     return known[1]
 
 
-def _text_side(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def clear_text_cache(*, disk: bool = True) -> None:
+    """Forget every text embedding, in the memory of all models of this process and on disk.
+
+    For weights that were written to in a way that no cache sees: past autograd (through ``.data`` or NumPy),
+    and in few numbers only, see `_weights_state`.
+
+    Args:
+        disk: also remove the files below `cache_folder`, which all processes share.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    for cache in list(_caches):
+        cache.forget()
+    folder = cache_folder() / "texts"
+    if disk and folder.exists():
+        shutil.rmtree(folder)
+
+
+def _text_side(module: nn.Module, path: str = "") -> Iterator[tuple[str, Tensor]]:
     """All parameters and buffers but those of the vision tower; one too many only costs a new key."""
-    for tensors in (model.named_parameters(), model.named_buffers()):
-        for name, tensor in tensors:
-            if not {"vision_model", "visual_projection", "logit_scale"} & set(name.split(".")):
-                yield name, tensor
+    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is not None and name != "logit_scale":
+            yield path + name, tensor
+    for name, child in module._modules.items():
+        if child is not None and name not in ("vision_model", "visual_projection"):
+            yield from _text_side(child, f"{path}{name}.")
 
 
+@torch.no_grad()
 def _weights_state(model: nn.Module) -> tuple[Any, ...]:
-    """Layout and a sum over the bits of every weight, which sees writes past autograd too (``.data``)."""
-    layout, sums = [], []
+    """Layout, place, version and a digest of some numbers of every weight: a millisecond for a large tower.
+
+    The version sees every write that autograd knows of. Writes past it, through ``.data`` (as PEFT merges
+    adapters) or NumPy, are seen by the numbers: `SAMPLES` or more of each weight, evenly spread, so that a
+    change of a weight as a whole is seen, or of any of its rows where it has no more rows than that. A change
+    of single numbers between those that are looked at is not; `clear_text_cache` is for that.
+    """
+    layout = []
+    samples: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for name, tensor in _text_side(model):
-        flat = tensor.detach().reshape(-1)
-        wide = flat.nbytes % 8 == 0 and flat.storage_offset() * flat.element_size() % 8 == 0
-        layout.append((name, tensor.dtype, tensor.shape))
-        sums.append(
-            flat.view(torch.int64 if wide else torch.uint8).sum()
-        )  # eight bytes at a time where it can
-    return (*layout, *torch.stack(sums).tolist())
+        layout.append((name, tensor.dtype, tensor.shape, tensor.data_ptr(), tensor._version))
+        count = tensor.numel()
+        step = max(1, count // SAMPLES)
+        flat = tensor if tensor.is_contiguous() else tensor.reshape(-1)
+        spread = flat.as_strided((-(-count // step),), (step,))
+        samples.setdefault((tensor.dtype, tensor.device), []).append(spread)
+    digest = hashlib.blake2b()
+    for some in samples.values():
+        digest.update(torch.cat(some).cpu().view(torch.uint8).numpy().data)
+    return (*layout, digest.digest())
 
 
 def _weights_digest(model: nn.Module) -> str:

@@ -1,4 +1,6 @@
-"""Vision towers: one file per family of blocks, each with `find_towers`, `refusal` and `DESCRIPTION`.
+"""Vision towers: one file per family of blocks.
+
+Each file has `find_towers`, `refusal`, `surgery_parts` and `DESCRIPTION`.
 
 To add a family, write its file and name it in `FAMILY_FILES`.
 """

@@ -1,11 +1,13 @@
-"""Modules under surgery stay the objects they are and change their class; here is how, and how it is undone.
+"""Modules under surgery stay the objects they are and swap their class; here is how, and how it is undone.
 
 The class with surgery is a subclass of the plain one, which it keeps as `plain`. It is made the first time it
-is asked for and lives in the file of its family under the name `<class>WithSurgery`, where pickle finds it.
+is asked for, under the name `<class>WithSurgery`, and lives in this file, where pickle finds it. What it adds
+to the plain class is said by the family that the plain class belongs to (`surgery_parts` of its file).
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -13,25 +15,43 @@ from torch import nn
 SUFFIX = "WithSurgery"
 
 
-def make_surgery_class(
-    before: type[nn.Module], plain: type[nn.Module], home: str, **attributes: Any
-) -> type[nn.Module]:
-    """The class `<plain>WithSurgery`: what `before` defines goes before what `plain` does.
+@dataclass(frozen=True)
+class SurgeryParts:
+    """What a class with surgery is made of.
 
-    Args:
-        before: a class with the forward of surgery.
+    Attributes:
+        before: a class with the forward of surgery; what it defines goes before what `plain` does.
         plain: the class of the module as its library makes it.
-        home: name of the module of this package that the class is found in.
         attributes: of the class, for `before` to use.
     """
-    library = plain.__module__.split(".", maxsplit=1)[0]
-    body = {
-        "__module__": home,
-        "__doc__": f"{plain.__name__} of {library} under surgery.",
-        "plain": plain,
-        **attributes,
-    }
-    return type(plain.__name__ + SUFFIX, (before, plain), body)
+
+    before: type[nn.Module]
+    plain: type[nn.Module]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def surgery_class(name: str) -> type[nn.Module]:
+    """The class `<name>WithSurgery` of the plain class `name` of a family."""
+    if name + SUFFIX not in globals():
+        __getattr__(name + SUFFIX)
+    found: type[nn.Module] = globals()[name + SUFFIX]
+    return found
+
+
+def __getattr__(name: str) -> Any:
+    """Make a class with surgery the first time it is asked for, by `surgery_class` or by pickle."""
+    if not name.endswith(SUFFIX):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from clip_surgery_hub.towers import FAMILY_FILES
+
+    plain = name.removesuffix(SUFFIX)
+    parts = next((found for file in FAMILY_FILES if (found := file.surgery_parts(plain))), None)
+    if parts is None:
+        raise AttributeError(f"no family of towers has a class {plain!r}")
+    library = parts.plain.__module__.split(".", maxsplit=1)[0]
+    body = {"__module__": __name__, "__doc__": f"{plain} of {library} under surgery.", "plain": parts.plain}
+    made = type(name, (parts.before, parts.plain), body | dict(parts.attributes))
+    return globals().setdefault(name, made)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -40,11 +60,11 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     return found
 
 
-def change_classes(changes: Mapping[nn.Module, type[nn.Module]], rollback: ExitStack) -> None:
+def swap_classes(changes: Mapping[nn.Module, type[nn.Module]], rollback: ExitStack) -> None:
     """Give each module its new class, in order; the way back is on `rollback` before each change."""
-    for module, modified in changes.items():
+    for module, swapped in changes.items():
         rollback.callback(setattr, module, "__class__", type(module))
-        module.__class__ = modified
+        module.__class__ = swapped
 
 
 def restore_classes(modules: Iterable[nn.Module]) -> None:

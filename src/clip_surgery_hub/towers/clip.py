@@ -1,6 +1,5 @@
 """The vision towers of transformers that are built of CLIP's blocks."""
 
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,18 +7,18 @@ from math import isqrt
 from typing import Any, cast
 
 from torch import Tensor, cat, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
 from clip_surgery_hub.towers.class_swap import (
-    SUFFIX,
-    change_classes,
-    make_surgery_class,
+    SurgeryParts,
     refuse_replaced_forward,
     remove_hooks,
     restore_classes,
+    surgery_class,
+    swap_classes,
 )
 from clip_surgery_hub.towers.clip_families import DESCRIPTION, FAMILIES, REFUSED, SUPPORTED, Family
-from clip_surgery_hub.towers.tower import Interpolation, Surgery, Tower, check_interpolation
+from clip_surgery_hub.towers.tower import Grid, Interpolation, Surgery, Tower, unit_tokens
 from clip_surgery_hub.towers.transformers_models import (
     modeling,
     parents,
@@ -63,7 +62,7 @@ class ClipTower(Tower):
             rollback.callback(handle.remove)
         rollback.callback(vars(self.encoder).pop, "surgery", None)
         vars(self.encoder)["surgery"] = surgery
-        change_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
+        swap_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
 
     def restore(self) -> None:
         """Give the encoder and the modified attention modules their classes back.
@@ -83,36 +82,32 @@ class ClipTower(Tower):
         weight = cast(Tensor, (self.projection or self.post_norm).weight)
         return int(weight.shape[0])
 
-    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Projected tokens `[B, 1+N, C]`, CLS first; see `Tower.tokens`."""
-        return self.project(self.last_hidden_state(pixel_values, interpolation))
+    def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
+        """Unit length tokens `[B, 1+N, C]`, CLS first; see `Tower.encode`."""
+        pixel_values, grid = self.prepared(pixel_values, interpolation)
+        if interpolation == "bicubic" or grid == self._native_grid:
+            output = self.vision(pixel_values, interpolate_pos_encoding=True)
+        else:
+            for_method = {"patch_grid": grid} if _wants_grid(self.surgery) else {}
+            hidden = self._embedded(pixel_values, grid, interpolation)
+            output = self.encoder(inputs_embeds=hidden, **for_method)
+        return self.embed(output.last_hidden_state)
 
     def embed(self, last_hidden_state: Tensor) -> Tensor:
-        """Tokens in the space shared with the texts, of unit length: `project` and division by the length.
+        """Tokens in the space shared with the texts: post-layernorm, projection, and division by the length.
 
         Args:
             last_hidden_state: `[B, 1+N, width]`, as the tower gives it.
 
         Returns:
-            `[B, 1+N, C]`, CLS first; CLS is the model's own unit image embedding.
+            `[B, 1+N, C]`, float32 at least, CLS first; CLS is the model's own unit image embedding.
         """
-        return normalize(self.project(last_hidden_state), dim=-1)
+        return unit_tokens(self.project(last_hidden_state))
 
     def project(self, last_hidden_state: Tensor) -> Tensor:
         """Post-layernorm and visual projection (where the model has one), on CLS and patches alike."""
         tokens: Tensor = self.post_norm(last_hidden_state)
         return tokens if self.projection is None else cast(Tensor, self.projection(tokens))
-
-    def last_hidden_state(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Tokens `[B, 1+N, width]` of pixels `[B, 3, H, W]` before the post-layernorm, CLS first."""
-        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
-        if interpolation == "bicubic" or grid == self._native_grid:
-            tokens: Tensor = self.vision(pixel_values, interpolate_pos_encoding=True).last_hidden_state
-            return tokens
-        hidden = self._embedded(pixel_values, interpolation)
-        for_method = {"patch_grid": grid} if _wants_grid(self.surgery) else {}
-        tokens = self.encoder(inputs_embeds=hidden, **for_method).last_hidden_state
-        return tokens
 
     def encode_all(
         self,
@@ -121,12 +116,11 @@ class ClipTower(Tower):
         *,
         interpolation: Interpolation = "bilinear",
     ) -> list[Tensor]:
-        """All readings from one pass of the original path; see `Tower.encode_all`."""
+        """The tokens under each surgery, from one pass of the original path; see `Tower.encode_all`."""
         from clip_surgery_hub.towers.many_methods import tokens_of_methods
 
-        check_interpolation(interpolation)
-        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
-        hidden = self._embedded(pixel_values, interpolation)
+        pixel_values, grid = self.prepared(pixel_values, interpolation)
+        hidden = self._embedded(pixel_values, grid, interpolation)
         eager = modeling(self.family.package).eager_attention_forward
         found = tokens_of_methods(self.blocks, hidden, grid, surgeries, eager=eager)
         return [self.embed(tokens) for tokens in found]
@@ -137,9 +131,8 @@ class ClipTower(Tower):
         side = isqrt(len(embeddings.position_embedding.weight) - 1)
         return side, side
 
-    def _embedded(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
+    def _embedded(self, pixel_values: Tensor, grid: Grid, interpolation: Interpolation) -> Tensor:
         """Tokens before the first block, `[B, 1+N, width]`."""
-        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         embeddings: Any = self.vision.embeddings
         if interpolation == "bicubic" or grid == self._native_grid:
             plain: Tensor = _pre_norm(self.vision)(embeddings(pixel_values, interpolate_pos_encoding=True))
@@ -175,36 +168,25 @@ def refusal(module: nn.Module) -> str | None:
     return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
 
 
-def surgery_class(name: str) -> type[nn.Module]:
-    """The subclass, with surgery, of the encoder or attention class `name` of a family."""
-    found: type[nn.Module] = getattr(sys.modules[__name__], name + SUFFIX)
-    return found
-
-
-def __getattr__(name: str) -> Any:
-    """Make `<class>WithSurgery` the first time it is asked for; pickle finds the classes here, too."""
-    for family in FAMILIES:
-        if name in (family.encoder + SUFFIX, family.attention + SUFFIX):
-            return globals().setdefault(name, _make_class(family, name.removesuffix(SUFFIX)))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _make_class(family: Family, name: str) -> type[nn.Module]:
+def surgery_parts(name: str) -> SurgeryParts | None:
+    """What the class with surgery is made of, of the encoder or attention class `name` of a family."""
     from clip_surgery_hub.towers.clip_blocks import AttentionWithSurgery, EncoderWithSurgery
 
-    return make_surgery_class(
-        EncoderWithSurgery if name == family.encoder else AttentionWithSurgery,
-        getattr(modeling(family.package), name),
-        __name__,
-        eager_attention_forward=staticmethod(modeling(family.package).eager_attention_forward),
-    )
+    for family in FAMILIES:
+        if name == family.attention:
+            return SurgeryParts(AttentionWithSurgery, getattr(modeling(family.package), name))
+        if name == family.encoder:
+            library = modeling(family.package)
+            eager = {"eager_attention_forward": staticmethod(library.eager_attention_forward)}
+            return SurgeryParts(EncoderWithSurgery, getattr(library, name), eager)
+    return None
 
 
 def _tower(model: nn.Module, path: str, vision: Any, family: Family) -> ClipTower:
-    transformers_models = modeling(family.package)
+    library = modeling(family.package)
     attentions = [f"encoder.layers.{index}.self_attn" for index in range(len(vision.encoder.layers))]
-    classes = {"encoder": getattr(transformers_models, family.encoder)}
-    classes |= dict.fromkeys(attentions, getattr(transformers_models, family.attention))
+    classes = {"encoder": getattr(library, family.encoder)}
+    classes |= dict.fromkeys(attentions, getattr(library, family.attention))
     refuse_replaced_parts(vision, family.vision, classes)
     refuse_unknown_parents(model, path, family.vision, SUPPORTED)
     projections = [getattr(parent, "visual_projection", None) for parent in parents(model, path)]

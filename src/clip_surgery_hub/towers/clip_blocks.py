@@ -10,7 +10,7 @@ The last block's original path is needed for CLS only. Where nobody looks into t
 projection and MLP are computed for CLS alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +25,7 @@ from clip_surgery_hub.towers.tower import Grid, NewPath, Surgery
 #: Hooks of this module record hidden states and attentions, and are left in place once installed.
 CAPTURE = "transformers.utils.output_capturing"
 
-if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap.make_surgery_class`
+if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap`
 
     class ClipAttention(nn.Module):
         """What the attention classes of transformers' CLIPs have in common."""
@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap.make_s
         k_proj: nn.Module
         v_proj: nn.Module
         out_proj: nn.Module
-        eager_attention_forward: Callable[..., Any]
 
     class Encoder(nn.Module):
         """What the encoder classes of transformers' CLIPs have in common."""
@@ -50,7 +49,7 @@ else:
 
 
 class AttentionWithSurgery(ClipAttention):
-    """Goes before an attention class of transformers and computes the new path's update when asked to."""
+    """Goes before an attention class of transformers and computes the new path's updates when asked to."""
 
     def forward(
         self,
@@ -59,7 +58,9 @@ class AttentionWithSurgery(ClipAttention):
         new_path: NewPath | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention of the original path; the update of the new path goes into `new_path`.
+        """Attention of the original path; the updates of the new path go into `new_path`.
+
+        What a block adds to the patch tokens on the new path is `W_o mix(q, k, v) + b_o`.
 
         Args:
             hidden_states: LN1 of the block's input on the original path, `[B, 1+N, width]`.
@@ -75,24 +76,41 @@ class AttentionWithSurgery(ClipAttention):
             return cast(
                 tuple[Tensor, Tensor | None], super().forward(hidden_states, attention_mask, **kwargs)
             )
-        output, weights, (new_path.update,) = attend_with_updates(
+        asks_for_query = any("query" in method.arguments for method in new_path.methods)
+        asking = hidden_states[:, :1] if new_path.cls_only and not asks_for_query else hidden_states
+        query = split_heads(self, self.q_proj(asking))
+        key = split_heads(self, self.k_proj(hidden_states))
+        value = split_heads(self, self.v_proj(hidden_states))
+        offered: dict[str, Any] = {"query": query, "key": key, "value": value}
+        offered |= {"normed": hidden_states, "scale": self.scale, "grid": new_path.grid}
+        # Before the original path, so that a hook on out_proj that keeps the last value keeps the original's.
+        new_path.updates = [
+            self.out_proj(
+                method.mix(**{name: offered[name] for name in method.arguments})[:, :, new_path.prefix :]  # type: ignore[misc]
+                .transpose(1, 2)
+                .flatten(2)
+            )
+            for method in new_path.methods
+        ]
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, new_path.eager)
+        output, weights = attend(
             self,
-            (new_path.method,),
-            new_path.grid,
-            hidden_states,
+            query[:, :, :1] if new_path.cls_only else query,
+            key,
+            value,
             attention_mask,
-            prefix=new_path.prefix,
-            cls_only=new_path.cls_only,
-            eager=self.eager_attention_forward,
+            scaling=self.scale,
+            dropout=self.dropout if self.training else 0.0,
             **kwargs,
         )
-        return output, weights
+        return self.out_proj(output.flatten(2)), weights
 
 
 class EncoderWithSurgery(Encoder):
     """Goes before an encoder class of transformers; its attribute `surgery` tells what it is under."""
 
     surgery: Surgery
+    eager_attention_forward: Callable[..., Any]
 
     def forward(
         self,
@@ -127,34 +145,52 @@ class EncoderWithSurgery(Encoder):
                 and not asks_for_outputs(self.config, kwargs)
                 and not is_watched(block)
             )
-            new_path = NewPath(method, patch_grid, cls_only=cls_only)
-            original, update = on_both_paths(block, original, attention_mask, new_path, **kwargs)
-            patches = moved_on(block, method, patches, update)
+            new_path = NewPath((method,), patch_grid, cls_only=cls_only, eager=self.eager_attention_forward)
+            original = run_block(block, original, attention_mask, new_path, **kwargs)
+            patches = next_patches(block, method, patches, new_path.updates[0])
         return BaseModelOutput(last_hidden_state=cat([original[:, :1], patches], dim=1))
 
 
-def on_both_paths(
+def run_block(
     block: Any, original: Tensor, attention_mask: Tensor | None, new_path: NewPath, **kwargs: Any
-) -> tuple[Tensor, Tensor]:
-    """A block's output on the original path, and what it adds to the patch tokens on the new one."""
+) -> Tensor:
+    """A block on the original path; what it adds to the patch tokens on the new one goes into `new_path`.
+
+    Args:
+        block: a block of transformers' CLIPs whose attention is an `AttentionWithSurgery`.
+        original: tokens of the original path, `[B, 1+N, width]`.
+        attention_mask: as the block takes it.
+        new_path: what is asked of the block.
+        kwargs: passed on to the block.
+
+    Returns:
+        Tokens of the original path, `[B, 1+N, width]`, or `[B, 1, width]` for CLS alone.
+    """
+    output: Tensor
     if block.training and block.gradient_checkpointing:
         # A tensor that leaves a checkpointed block by the side door could lose its gradient.
-        from_input = partial(
-            update_from_input,
-            block.self_attn,
-            new_path.method,
-            new_path.grid,
-            block.layer_norm1,
-            prefix=new_path.prefix,
+        new_path.updates = [
+            block._gradient_checkpointing_func(
+                partial(update_from_input, block, method, new_path.grid, new_path.prefix), original
+            )
+            for method in new_path.methods
+        ]
+        output = block(original, attention_mask, **kwargs)
+    elif new_path.cls_only:
+        attended, _ = block.self_attn(
+            hidden_states=block.layer_norm1(original),
+            attention_mask=attention_mask,
+            new_path=new_path,
+            **kwargs,
         )
-        update = block._gradient_checkpointing_func(from_input, original)
-        return block(original, attention_mask, **kwargs), update
-    run = partial(run_for_cls, block) if new_path.cls_only else block
-    output = run(original, attention_mask, new_path=new_path, **kwargs)
-    return output, cast(Tensor, new_path.update)
+        cls = original[:, :1] + attended
+        output = cls + block.mlp(block.layer_norm2(cls))
+    else:
+        output = block(original, attention_mask, new_path=new_path, **kwargs)
+    return output
 
 
-def moved_on(block: Any, method: Method, patches: Tensor, update: Tensor) -> Tensor:
+def next_patches(block: Any, method: Method, patches: Tensor, update: Tensor) -> Tensor:
     """The patch tokens of the new path behind a block, `[B, N, width]`, from those before it."""
     patches = patches + update if method.residual else update
     return patches + block.mlp(block.layer_norm2(patches)) if method.mlp else patches
@@ -166,115 +202,24 @@ def split_heads(attention: ClipAttention, projected: Tensor) -> Tensor:
     return projected.view(batch, tokens, -1, attention.head_dim).transpose(1, 2)
 
 
-def attend_with_updates(
-    attention: ClipAttention,
-    methods: Sequence[Method],
-    grid: Grid | None,
-    normed: Tensor,
-    attention_mask: Tensor | None = None,
-    *,
-    prefix: int = 1,
-    cls_only: bool = False,
-    eager: Callable[..., Any],
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """Attention of the original path, and what the block adds to the patches on the new path by each method.
-
-    Args:
-        attention: the block's attention.
-        methods: whose queries, keys and values are those of the original path.
-        grid: the patch grid, where a method asks for it.
-        normed: LN1 of the block's input on the original path, `[B, 1+N, width]`.
-        attention_mask: as the plain class takes it; None in every CLIP tower.
-        prefix: how many tokens are before the patches.
-        cls_only: whether the original path is asked for CLS alone.
-        eager: the attention where no other implementation was chosen.
-        kwargs: passed on to the attention implementation.
-
-    Returns:
-        Attention output `[B, 1+N, width]`, or `[B, 1, width]` for CLS alone; the attention weights where the
-        implementation gives them; an update `[B, N, width]` for each method.
-    """
-    short_query = cls_only and not any("query" in method.arguments for method in methods)
-    query = split_heads(attention, attention.q_proj(normed[:, :1] if short_query else normed))
-    key = split_heads(attention, attention.k_proj(normed))
-    value = split_heads(attention, attention.v_proj(normed))
-    heads = {"query": query, "key": key, "value": value}
-    # Before the original path, so that a hook on out_proj that keeps the last value keeps the original's.
-    updates = [patch_update(attention, method, grid, normed, heads, prefix=prefix) for method in methods]
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager)
-    output, weights = attend(
-        attention,
-        query[:, :, :1] if cls_only else query,
-        key,
-        value,
-        attention_mask,
-        scaling=attention.scale,
-        dropout=attention.dropout if attention.training else 0.0,
-        **kwargs,
-    )
-    return attention.out_proj(output.flatten(2)), weights, updates
-
-
-def patch_update(
-    attention: ClipAttention,
-    method: Method,
-    grid: Grid | None,
-    normed: Tensor,
-    heads: dict[str, Tensor],
-    *,
-    prefix: int = 1,
-) -> Tensor:
-    """What a block adds to the patch tokens on the new path, `W_o mix(q, k, v) + b_o`, `[B, N, width]`.
-
-    Args:
-        attention: the block's attention.
-        method: the method in use.
-        grid: the patch grid, where the method asks for it.
-        normed: LN1 of the block's input on the original path, `[B, 1+N, width]`.
-        heads: query, key and value `[B, heads, 1+N, head_dim]`, at least those the method asks for.
-        prefix: how many tokens are before the patches.
-    """
-    offered = {**heads, "normed": normed, "scale": attention.scale, "grid": grid}
-    assert method.mix is not None  # a method without mix modifies no block
-    mixed = method.mix(**{name: offered[name] for name in method.arguments})
-    update: Tensor = attention.out_proj(mixed[:, :, prefix:].transpose(1, 2).flatten(2))
-    return update
-
-
 def update_from_input(
-    attention: ClipAttention,
-    method: Method,
-    grid: Grid | None,
-    norm: nn.Module,
-    block_input: Tensor,
-    *,
-    prefix: int = 1,
+    block: Any, method: Method, grid: Grid | None, prefix: int, block_input: Tensor
 ) -> Tensor:
-    """`patch_update` from a block's input on the original path alone, for checkpointing, `[B, N, width]`."""
-    normed = norm(block_input)
+    """What a block adds to the patch tokens, from its input on the original path alone, `[B, N, width]`.
+
+    The same as `AttentionWithSurgery` computes, for where a block is checkpointed or runs as it is.
+    """
+    attention, normed = block.self_attn, block.layer_norm1(block_input)
     projections = {"query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj}
-    heads = {
+    offered = {"normed": normed, "scale": attention.scale, "grid": grid} | {
         name: split_heads(attention, projection(normed))
         for name, projection in projections.items()
         if name in method.arguments
     }
-    return patch_update(attention, method, grid, normed, heads, prefix=prefix)
-
-
-def run_for_cls(
-    block: Any, block_input: Tensor, attention_mask: Tensor | None, new_path: NewPath, **kwargs: Any
-) -> Tensor:
-    """The original path of a block for CLS alone, `[B, 1, width]` from `[B, 1+N, width]`."""
-    attended, _ = block.self_attn(
-        hidden_states=block.layer_norm1(block_input),
-        attention_mask=attention_mask,
-        new_path=new_path,
-        **kwargs,
-    )
-    cls = block_input[:, :1] + attended
-    tokens: Tensor = cls + block.mlp(block.layer_norm2(cls))
-    return tokens
+    assert method.mix is not None  # a method without mix modifies no block
+    mixed = method.mix(**{name: offered[name] for name in method.arguments})
+    update: Tensor = attention.out_proj(mixed[:, :, prefix:].transpose(1, 2).flatten(2))
+    return update
 
 
 def asks_for_outputs(config: Any, kwargs: dict[str, Any]) -> bool:

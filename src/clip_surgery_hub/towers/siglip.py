@@ -8,25 +8,24 @@ probe asks, so with W_v, W_o of the head's attention
     `h = W_o (W_v p + b_v) + b_o`, and the embedding of the patch p is `h + MLP(LN(h))`.
 """
 
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any, cast
 
 from torch import Tensor, cat, nn
-from torch.nn.functional import interpolate, linear, normalize
+from torch.nn.functional import interpolate, linear
 
 from clip_surgery_hub.towers.class_swap import (
-    SUFFIX,
-    change_classes,
-    make_surgery_class,
+    SurgeryParts,
     refuse_replaced_forward,
     remove_hooks,
     restore_classes,
+    surgery_class,
+    swap_classes,
 )
 from clip_surgery_hub.towers.clip_families import WRAPPERS
-from clip_surgery_hub.towers.tower import Interpolation, Surgery, Tower
+from clip_surgery_hub.towers.tower import Grid, Interpolation, Surgery, Tower, unit_tokens
 from clip_surgery_hub.towers.transformers_models import (
     modeling,
     parents,
@@ -87,7 +86,7 @@ class SiglipTower(Tower):
         first = len(self.blocks) - surgery.depth
         attentions: list[Any] = [block.self_attn for block in self.blocks[first:]]
         refuse_replaced_forward(self.encoder, *attentions)
-        attention, encoder = map(_surgery_class, (_ATTENTION, _ENCODER))
+        attention, encoder = map(surgery_class, (_ATTENTION, _ENCODER))
         # Before the hooks of others, which are to find what the tower gives.
         given = self.vision.register_forward_hook(give_new_tokens, with_kwargs=True, prepend=True)
         rollback.callback(given.remove)
@@ -95,7 +94,7 @@ class SiglipTower(Tower):
         rollback.callback(asked.remove)
         rollback.callback(vars(self.encoder).pop, "surgery", None)
         vars(self.encoder)["surgery"] = surgery
-        change_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
+        swap_classes({**dict.fromkeys(attentions, attention), self.encoder: encoder}, rollback)
 
     def restore(self) -> None:
         """Give the encoder and the modified attention modules their classes back, and take the hooks off.
@@ -115,11 +114,11 @@ class SiglipTower(Tower):
         last: Any = self.projection or cast(Any, self.vision).post_layernorm
         return int(last.weight.shape[0])
 
-    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Pooled image-level embedding and patches, `[B, 1+N, C]`; see `Tower.tokens`."""
-        pooled, patches = self._pooled_and_patches(pixel_values, interpolation)
-        tokens = cat([pooled[:, None], self._through_head(patches)], dim=1)
-        return tokens if self.projection is None else cast(Tensor, self.projection(tokens))
+    def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
+        """Unit length image-level embedding and patches, `[B, 1+N, C]`; see `Tower.encode`."""
+        pixel_values, grid = self.prepared(pixel_values, interpolation)
+        pooled, patches = self._pooled_and_patches(pixel_values, grid, interpolation)
+        return self._embedded(cat([pooled[:, None], self._through_head(patches)], dim=1))
 
     def embed_patches(self, last_hidden_state: Tensor) -> Tensor:
         """Patches in the space shared with the texts, of unit length: each one alone through the head.
@@ -130,8 +129,12 @@ class SiglipTower(Tower):
         Returns:
             `[B, N, C]`. The image-level embedding is the `pooler_output` of the tower.
         """
-        patches = self._through_head(last_hidden_state)
-        return normalize(patches if self.projection is None else self.projection(patches), dim=-1)
+        return self._embedded(self._through_head(last_hidden_state))
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """Tokens `[B, N, width]` behind the head, projected and brought to unit length, `[B, N, C]`."""
+        tokens = tokens if self.projection is None else self.projection(tokens)
+        return unit_tokens(tokens)
 
     def _through_head(self, patches: Tensor) -> Tensor:
         """The pooling head on each patch alone, `[B, N, width]`, in closed form."""
@@ -144,13 +147,12 @@ class SiglipTower(Tower):
         return tokens
 
     def _pooled_and_patches(
-        self, pixel_values: Tensor, interpolation: Interpolation
+        self, pixel_values: Tensor, grid: Grid, interpolation: Interpolation
     ) -> tuple[Tensor, Tensor]:
         """Pooled embedding `[B, width]` of the original path, post-normed patches `[B, N, width]`."""
         from clip_surgery_hub.towers.siglip_blocks import NewTokens
 
         vision: Any = self.vision
-        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
         positions = vision.embeddings.position_embedding.weight
         side = isqrt(len(positions))
         if interpolation == "bicubic" or grid == (side, side):
@@ -187,28 +189,18 @@ def refusal(module: nn.Module) -> str | None:
     return f"surgery cannot be applied to {name}: {REFUSED[name]}" if name in REFUSED else None
 
 
-def __getattr__(name: str) -> Any:
-    """Make `<class>WithSurgery` the first time it is asked for; pickle finds the classes here, too."""
-    if name in (_ENCODER + SUFFIX, _ATTENTION + SUFFIX):
-        return globals().setdefault(name, _make_class(name.removesuffix(SUFFIX)))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _surgery_class(name: str) -> type[nn.Module]:
-    found: type[nn.Module] = getattr(sys.modules[__name__], name + SUFFIX)
-    return found
-
-
-def _make_class(name: str) -> type[nn.Module]:
+def surgery_parts(name: str) -> SurgeryParts | None:
+    """What the class with surgery is made of, of the encoder or the attention class `name`."""
+    if name not in (_ENCODER, _ATTENTION):
+        return None
     from clip_surgery_hub.towers.clip_blocks import AttentionWithSurgery
     from clip_surgery_hub.towers.siglip_blocks import SiglipEncoderWithSurgery
 
-    return make_surgery_class(
-        SiglipEncoderWithSurgery if name == _ENCODER else AttentionWithSurgery,
-        getattr(modeling("siglip"), name),
-        __name__,
-        eager_attention_forward=staticmethod(modeling("siglip").eager_attention_forward),
-    )
+    library = modeling("siglip")
+    if name == _ATTENTION:
+        return SurgeryParts(AttentionWithSurgery, getattr(library, name))
+    eager = {"eager_attention_forward": staticmethod(library.eager_attention_forward)}
+    return SurgeryParts(SiglipEncoderWithSurgery, getattr(library, name), eager)
 
 
 def _tower(model: nn.Module, path: str, vision: Any) -> SiglipTower:

@@ -6,15 +6,16 @@ beside it as in `clip_blocks`, is laid into a `NewTokens` that came with the cal
 puts its patches into the output.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
-from clip_surgery_hub.towers.clip_blocks import moved_on, on_both_paths
+from clip_surgery_hub.towers.clip_blocks import next_patches, run_block
 from clip_surgery_hub.towers.tower import Grid, NewPath, Surgery
 
-if TYPE_CHECKING:  # the mixin below stands before this, see `class_swap.make_surgery_class`
+if TYPE_CHECKING:  # the mixin below stands before this, see `class_swap`
     from clip_surgery_hub.towers.clip_blocks import Encoder
 else:
     Encoder = nn.Module
@@ -37,6 +38,7 @@ class SiglipEncoderWithSurgery(Encoder):
     """Goes before the encoder class of transformers; its attribute `surgery` tells what it is under."""
 
     surgery: Surgery
+    eager_attention_forward: Callable[..., Any]
 
     def forward(
         self,
@@ -65,9 +67,9 @@ class SiglipEncoderWithSurgery(Encoder):
             original = block(original, attention_mask, **kwargs)
         patches = original
         for block in blocks[-depth:]:
-            new_path = NewPath(method, new_tokens.grid, prefix=0)
-            original, update = on_both_paths(block, original, attention_mask, new_path, **kwargs)
-            patches = moved_on(block, method, patches, update)
+            new_path = NewPath((method,), new_tokens.grid, prefix=0, eager=self.eager_attention_forward)
+            original = run_block(block, original, attention_mask, new_path, **kwargs)
+            patches = next_patches(block, method, patches, new_path.updates[0])
         new_tokens.patches = patches
         return BaseModelOutput(last_hidden_state=original)
 

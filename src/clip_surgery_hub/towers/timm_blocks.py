@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip_surgery_hub.towers.tower import Grid, NewPath, Surgery
 
-if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap.make_surgery_class`
+if TYPE_CHECKING:  # the mixins below stand before these, see `class_swap`
 
     class TimmAttention(nn.Module):
         """What the attention classes of timm's vision transformers have in common."""
@@ -80,14 +80,17 @@ class AttentionOnTwoPaths(TimmAttention):
         """
         if new_path is None:
             return cast(Tensor, super().forward(x, *args, **kwargs))
-        method = new_path.method
         query, key, value = self.heads(x, *args, **kwargs)
         offered = {"query": query, "key": key, "value": value, "normed": x, "scale": self.scale}
         offered |= {"grid": new_path.grid}
-        assert method.mix is not None  # a method without mix modifies no block
-        mixed = method.mix(**{name: offered[name] for name in method.arguments})
         # Before the original path, so that a hook on proj that keeps the last value keeps the original's.
-        new_path.update = self.projected(x[:, new_path.prefix :], mixed[:, :, new_path.prefix :])
+        new_path.updates = [
+            self.projected(
+                x[:, new_path.prefix :],
+                method.mix(**{name: offered[name] for name in method.arguments})[:, :, new_path.prefix :],  # type: ignore[misc]
+            )
+            for method in new_path.methods
+        ]
         if self.fused_attn:
             dropout = self.attn_drop.p if self.training else 0.0
             original = scaled_dot_product_attention(query, key, value, dropout_p=dropout)
@@ -136,7 +139,7 @@ class BlockOnTwoPaths(Block):
         if new_path is None:
             return cast(Tensor, super().forward(x, *args, **kwargs))
         attended = self.attn(self.attention_input(x), *args, new_path=new_path, **kwargs)
-        new_path.update = self.attention_branch(cast(Tensor, new_path.update))
+        new_path.updates = [self.attention_branch(update) for update in new_path.updates]
         x = x + self.drop_path1(self.attention_branch(attended))
         tokens: Tensor = x + self.drop_path2(self.mlp_branch(x))
         return tokens
@@ -217,9 +220,9 @@ def through_blocks(
             "model without it, or call eval()"
         )
     for block in blocks[-depth:]:
-        new_path = NewPath(method, grid, prefix=prefix)
+        new_path = NewPath((method,), grid, prefix=prefix)
         original = run(block, original, new_path=new_path)
-        update = cast(Tensor, new_path.update)
+        (update,) = new_path.updates
         patches = patches + update if method.residual else update
         if method.mlp:
             patches = patches + block.mlp_branch(patches)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import linear
 
-from clip_surgery_hub.towers.class_swap import SUFFIX, make_surgery_class
+from clip_surgery_hub.towers.class_swap import SurgeryParts
 from clip_surgery_hub.towers.timm_blocks import AttentionOnTwoPaths, BlockOnTwoPaths, ModelOnTwoPaths
 from clip_surgery_hub.towers.timm_tower import TimmTower, descends_from, why_parent_refused, why_refused
 from clip_surgery_hub.towers.tower import Grid, Tower
@@ -171,12 +171,9 @@ def refusal(module: nn.Module) -> str | None:
     return None
 
 
-def __getattr__(name: str) -> Any:
-    """Make `<class>WithSurgery` the first time it is asked for; pickle finds the classes here, too."""
-    plain = name.removesuffix(SUFFIX)
-    if plain != name and plain in _BEFORE:
-        return globals().setdefault(name, make_surgery_class(_BEFORE[plain], _plain(plain), __name__))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def surgery_parts(name: str) -> SurgeryParts | None:
+    """What the class with surgery is made of, of the model, block or attention class `name`."""
+    return SurgeryParts(_BEFORE[name], _plain(name)) if name in _BEFORE else None
 
 
 def _plain(name: str) -> type[nn.Module]:

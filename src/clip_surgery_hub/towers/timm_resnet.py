@@ -17,9 +17,16 @@ from typing import Any, cast
 from torch import Tensor, cat, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from clip_surgery_hub.towers.class_swap import plain_class
+from clip_surgery_hub.towers.class_swap import SurgeryParts, plain_class
 from clip_surgery_hub.towers.timm_tower import descends_from, why_parent_refused
-from clip_surgery_hub.towers.tower import Grid, Interpolation, Surgery, Tower, resized_positions
+from clip_surgery_hub.towers.tower import (
+    Grid,
+    Interpolation,
+    Surgery,
+    Tower,
+    resized_positions,
+    unit_tokens,
+)
 
 __all__ = ["DESCRIPTION", "ResNetTower", "find_towers", "refusal"]
 
@@ -33,11 +40,11 @@ class ResNetTower(Tower):
     """A `ByobNet` of timm with an `AttentionPool2d` as its head, which is the encoder and its only block.
 
     The pool gives the image-level embedding alone, so the model itself stays as it is under surgery: patches
-    are read by `tokens`, which asks the pool for them.
+    are read by `encode`, which asks the pool for them.
     """
 
     def apply(self, surgery: Surgery, rollback: ExitStack) -> None:
-        """Note the surgery on the pool, where `tokens` finds it."""
+        """Note the surgery on the pool, where `encode` finds it."""
         rollback.callback(vars(self.encoder).pop, "surgery", None)
         vars(self.encoder)["surgery"] = surgery
 
@@ -51,13 +58,13 @@ class ResNetTower(Tower):
         pool: Any = self.encoder
         return int(getattr(pool.proj, "out_features", pool.embed_dim))
 
-    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Projected tokens `[B, 1+N, C]`, the image-level embedding first; see `Tower.tokens`.
+    def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
+        """Unit length tokens `[B, 1+N, C]`, the image-level embedding first; see `Tower.encode`.
 
         The image is cut to whole patches before the convolutions, which would go on into the rest.
         """
         pool: Any = self.encoder
-        rows, columns = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        pixel_values, (rows, columns) = self.prepared(pixel_values, interpolation)
         whole = pixel_values[:, :, : rows * self.patch_size, : columns * self.patch_size]
         patches = cast(Any, self.vision).forward_features(whole).flatten(2).mT
         positions = resized_positions(
@@ -72,7 +79,7 @@ class ResNetTower(Tower):
         offered = {"query": query, "key": key, "value": value, "normed": x, "scale": pool.scale}
         mixed = self._mix({**offered, "grid": (rows, columns)})
         tokens = cat([pooled, mixed[:, :, 1:]], dim=2).transpose(1, 2).flatten(2)
-        return cast(Tensor, pool.proj(tokens))
+        return unit_tokens(pool.proj(tokens))
 
     def _mix(self, offered: dict[str, Any]) -> Tensor:
         """All tokens of the new path, `[B, heads, 1+N, head_dim]`, or of the pool itself without surgery."""
@@ -105,6 +112,11 @@ def refusal(module: nn.Module) -> str | None:
         f"embedding comes from {type(head).__name__} (global_pool={cast(Any, module).global_pool!r}), and "
         "not from the attention pool of CLIP's ResNets (AttentionPool2d, global_pool='token')"
     )
+
+
+def surgery_parts(name: str) -> SurgeryParts | None:
+    """Nothing: the pool keeps its class under surgery."""
+    return None
 
 
 def _tower(vision: Any) -> ResNetTower:

@@ -1,6 +1,5 @@
 """What the vision transformers of timm have in common as towers, and which of them are refused."""
 
-import sys
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -10,14 +9,21 @@ from typing import Any, Self, cast
 from torch import Tensor, cat, nn
 
 from clip_surgery_hub.towers.class_swap import (
-    SUFFIX,
-    change_classes,
     plain_class,
     refuse_replaced_forward,
     restore_classes,
+    surgery_class,
+    swap_classes,
 )
 from clip_surgery_hub.towers.timm_blocks import through_blocks
-from clip_surgery_hub.towers.tower import Grid, Interpolation, Surgery, Tower, resized_positions
+from clip_surgery_hub.towers.tower import (
+    Grid,
+    Interpolation,
+    Surgery,
+    Tower,
+    resized_positions,
+    unit_tokens,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +42,6 @@ class TimmTower(Tower):
             native_size=min(vision.patch_embed.img_size),
         )
 
-    def surgery_class(self, module: nn.Module) -> type[nn.Module]:
-        """`<class of module>WithSurgery` of the family's file: of the model, a block or an attention."""
-        home = sys.modules[type(self).__module__]
-        found: type[nn.Module] = getattr(home, type(module).__name__ + SUFFIX)
-        return found
-
     @abstractmethod
     def extras(self, grid: Grid) -> dict[str, Any]:
         """What the blocks are called with besides their tokens, for a patch grid."""
@@ -57,10 +57,10 @@ class TimmTower(Tower):
         blocks: list[Any] = list(self.blocks[len(self.blocks) - surgery.depth :])
         parts = [*(block.attn for block in blocks), *blocks, self.vision]
         refuse_replaced_forward(*parts)
-        changes = {part: self.surgery_class(part) for part in parts}
+        changes = {part: surgery_class(type(part).__name__) for part in parts}
         rollback.callback(vars(self.vision).pop, "surgery", None)
         vars(self.vision)["surgery"] = surgery
-        change_classes(changes, rollback)
+        swap_classes(changes, rollback)
 
     def restore(self) -> None:
         """Give the model, the modified blocks and their attentions their classes back.
@@ -78,17 +78,17 @@ class TimmTower(Tower):
         vision: Any = self.vision
         return int(getattr(vision.head, "out_features", vision.num_features))
 
-    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Projected tokens `[B, 1+N, C]`, CLS first, without registers; see `Tower.tokens`.
+    def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
+        """Unit length tokens `[B, 1+N, C]`, CLS first, without registers; see `Tower.encode`.
 
         Norm and head are the model's own, on CLS and patches alike; nothing is dropped before the head.
         """
         vision: Any = self.vision
-        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        pixel_values, grid = self.prepared(pixel_values, interpolation)
         hidden = self.embedded(pixel_values, grid, interpolation)
         hidden = through_blocks(vision, hidden, grid, self.surgery, self.extras(grid))
         hidden = cat([hidden[:, :1], hidden[:, vision.num_prefix_tokens :]], dim=1)
-        return cast(Tensor, vision.head(vision.fc_norm(vision.norm(hidden))))
+        return unit_tokens(vision.head(vision.fc_norm(vision.norm(hidden))))
 
     def embedded(self, pixel_values: Tensor, grid: Grid, interpolation: Interpolation) -> Tensor:
         """Tokens before the first block, `[B, prefix + N, width]`, for pixels of any size; none is dropped.

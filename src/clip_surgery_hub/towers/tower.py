@@ -1,14 +1,15 @@
 """What the transform and the reader need to know of a vision tower, whatever its family."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, cat, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate
 
+from clip_surgery_hub.functional.scale import at_least_float32, unit_length
 from clip_surgery_hub.methods import Method
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -58,14 +59,6 @@ class Tower(ABC):
     def restore(self) -> None:
         """Take every change of `apply` back."""
 
-    @abstractmethod
-    def tokens(self, pixel_values: Tensor, interpolation: Interpolation) -> Tensor:
-        """Tokens `[B, 1+N, C]` of pixels `[B, 3, H, W]` in the space shared with the texts, of any length.
-
-        The image-level embedding comes first, then the patches in reading order. Position embeddings are
-        resized as told where the patch grid is not the native one.
-        """
-
     @property
     @abstractmethod
     def embedding_width(self) -> int:
@@ -84,24 +77,35 @@ class Tower(ABC):
             )
         return height // self.patch_size, width // self.patch_size
 
+    @abstractmethod
     def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
         """Pixels to tokens of unit length, which cosine similarity compares with texts.
 
         Args:
-            pixel_values: normalized pixels `[B, 3, H, W]`, any size that holds a patch.
+            pixel_values: normalized pixels `[B, 3, H, W]`, any size that holds a patch; moved to the device
+                and dtype of the tower.
             interpolation: how position embeddings are resized where the patch grid is not the native one;
                 "bilinear" as published with CLIP Surgery, "bicubic" as transformers does. No weight changes.
 
         Returns:
-            `[B, 1+N, C]` with N = rows * columns of `grid(H, W)`, the image-level embedding (CLS) first.
+            `[B, 1+N, C]`, float32 at least, in the space shared with the texts, with N = rows * columns of
+            `grid(H, W)`: the image-level embedding (CLS) first, then the patches in reading order.
 
         Raises:
             ValueError: when the image holds no patch, or `interpolation` is neither of the two.
         """
-        check_interpolation(interpolation)
-        height, width = pixel_values.shape[-2:]
-        self.grid(height, width)
-        return normalize(self.tokens(pixel_values, interpolation), dim=-1)
+
+    def prepared(self, pixel_values: Tensor, interpolation: Interpolation) -> tuple[Tensor, Grid]:
+        """Pixels on the device and in the dtype of the tower, and their patch grid (rows, columns).
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        if interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")
+        grid = self.grid(pixel_values.shape[-2], pixel_values.shape[-1])
+        weight = next(self.vision.parameters())
+        return pixel_values.to(weight.device, weight.dtype), grid
 
     def encode_all(
         self,
@@ -150,27 +154,43 @@ class Tower(ABC):
                 rollback.pop_all()
 
 
-def check_interpolation(interpolation: str) -> None:
-    """Raise ValueError unless position embeddings can be resized so."""
-    if interpolation not in ("bilinear", "bicubic"):
-        raise ValueError(f"interpolation={interpolation!r}: it is 'bilinear' or 'bicubic'")
-
-
 class NewPath:
-    """What one modified block is asked, and its answer; lives for one block of one call.
+    """What a modified block is asked for besides its output: the updates of the patch tokens by some methods.
 
-    `prefix` counts the tokens before the patches: 1 for CLS, 0 where there is none. An opaque object, since
-    some wrappers copy the containers that go into a block.
+    It lives for one block of one call, and is an opaque object, since some wrappers copy the containers that
+    go into a block.
+
+    Attributes:
+        methods: the methods in use.
+        grid: the patch grid, for methods that ask for it.
+        prefix: how many tokens are before the patches: 1 for CLS, 0 where there is none.
+        cls_only: whether the original path is asked for CLS alone.
+        eager: the attention of a block of transformers where no other implementation was chosen.
+        updates: what the block adds to the patch tokens, `[B, N, width]` per method; filled by the block.
     """
 
-    __slots__ = ("cls_only", "grid", "method", "prefix", "update")
+    __slots__ = ("cls_only", "eager", "grid", "methods", "prefix", "updates")
 
-    def __init__(self, method: Method, grid: Grid | None, *, cls_only: bool = False, prefix: int = 1) -> None:
-        self.method = method
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        grid: Grid | None,
+        *,
+        prefix: int = 1,
+        cls_only: bool = False,
+        eager: Callable[..., Any] | None = None,
+    ) -> None:
+        self.methods = methods
         self.grid = grid
-        self.cls_only = cls_only
         self.prefix = prefix
-        self.update: Tensor | None = None
+        self.cls_only = cls_only
+        self.eager: Any = eager
+        self.updates: list[Tensor] = []
+
+
+def unit_tokens(tokens: Tensor) -> Tensor:
+    """Tokens `[B, N, C]` of any length at unit length, in float32 at least."""
+    return unit_length(tokens.to(at_least_float32(tokens)))
 
 
 def resized_positions(

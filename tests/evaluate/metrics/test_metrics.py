@@ -18,6 +18,7 @@ from clip_surgery_hub.evaluate.intervals import bootstrap_counts, intervals
 from clip_surgery_hub.evaluate.metrics import (
     ExplanationMetric,
     InteractionMetric,
+    Measurement,
     RecognitionMetric,
     RowMetric,
     SegmentationMetric,
@@ -60,10 +61,10 @@ def case(index: int, *, height: int = 12, width: int = 18, classes: int = CLASSE
 CASES = [case(index) for index in range(14)]
 
 METRICS: dict[str, Callable[[], RowMetric]] = {
-    "explain": lambda: ExplanationMetric(background=None),
+    "explain": lambda: ExplanationMetric(classes=CLASSES),
     "segment": lambda: SegmentationMetric(classes=CLASSES),
     "recognize": lambda: RecognitionMetric(classes=CLASSES),
-    "interact": lambda: InteractionMetric(sam=None),
+    "interact": lambda: InteractionMetric(classes=CLASSES, sam=None),
 }
 
 
@@ -71,6 +72,11 @@ def updated(metric: RowMetric, cases: list[Case]) -> RowMetric:
     for truth, answer in cases:
         metric.update(truth, answer)
     return metric
+
+
+def measurement(metric: RowMetric) -> Measurement:
+    """What the rows of this process say."""
+    return metric.measurement(metric.rows())
 
 
 def maps_of(truth: Truth, answer: Prediction) -> list[tuple[int, Tensor, Tensor, Tensor]]:
@@ -120,13 +126,13 @@ def test_explanation_per_class_is_the_mean_over_its_maps() -> None:
         for number, heat, mask, valid in maps_of(truth, answer):
             above = (heat >= step / STEPS) & valid
             expected.setdefault(number, []).append(float((above & mask).sum() / (above | mask).sum()))
-    found = metric.per_class(CLASSES)["IoU"]
+    found = measurement(metric).per_class["IoU"]
     assert found.tolist() == pytest.approx([100 * np.mean(expected[one]) for one in range(CLASSES)], abs=1e-4)
 
 
 def test_background_class_is_not_looked_for() -> None:
-    every = updated(ExplanationMetric(background=None), CASES).rows()["label"]
-    without = updated(ExplanationMetric(background=2), CASES).rows()["label"]
+    every = updated(ExplanationMetric(classes=CLASSES), CASES).rows()["label"]
+    without = updated(ExplanationMetric(classes=CLASSES, background=2), CASES).rows()["label"]
     assert set(every.tolist()) == set(range(CLASSES))
     assert without.tolist() == [one for one in every.tolist() if one != 2]
 
@@ -176,7 +182,7 @@ def test_recognition_equals_its_definition() -> None:
         expected.append(np.mean(precisions))
     metric = updated(METRICS["recognize"](), CASES)
     assert float(metric.compute()["mAP"]) == pytest.approx(100 * np.mean(expected), abs=1e-4)
-    assert metric.per_class(CLASSES)["AP"].tolist() == pytest.approx(
+    assert measurement(metric).per_class["AP"].tolist() == pytest.approx(
         [100 * one for one in expected], abs=1e-4
     )
 
@@ -192,7 +198,7 @@ def test_a_class_that_no_image_shows_does_not_count() -> None:
         metric.update(truth, Prediction(scores=scores[index], similarity=scores[index][:, None, None]))
     expected = multilabel_average_precision(scores[:, :2], labels[:, :2].int(), num_labels=2)
     assert float(metric.compute()["mAP"]) == pytest.approx(100 * float(expected), abs=1e-4)
-    assert metric.per_class(3)["AP"][2].isnan()
+    assert measurement(metric).per_class["AP"][2].isnan()
 
 
 def test_points_are_counted_one_by_one() -> None:
@@ -229,34 +235,41 @@ def test_figures_do_not_depend_on_the_order_or_the_parts(name: str) -> None:
         )
 
 
-def _rank(folder: str) -> None:
+def _rank(images: int, folder: str) -> None:
     init_process_group("gloo")
     rank, ranks, found = get_rank(), get_world_size(), {}
     for name, make in METRICS.items():
-        figures = updated(make(), CASES[rank::ranks]).compute()
-        found[name] = {key: float(value) for key, value in figures.items()}
+        metric = updated(make(), CASES[rank:images:ranks])
+        rows = metric.gathered_rows()
+        found[name] = (rows, {key: float(value) for key, value in metric.measurement(rows).values.items()})
     torch.save(found, f"{folder}/{rank}")
     destroy_process_group()
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_figures_are_the_same_for_any_number_of_ranks(ranks: int, tmp_path: Path) -> None:
-    """Real processes, unequal shares: torchmetrics gathers the rows."""
-    started = Ranks.start([str(tmp_path)], tmp_path / "log", ranks=ranks, program=_rank)
+@pytest.mark.parametrize(
+    ("ranks", "images"), [(2, len(CASES)), (3, len(CASES)), (3, 2)], ids=["two", "three", "one without"]
+)
+def test_metrics_are_the_same_for_any_number_of_ranks(ranks: int, images: int, tmp_path: Path) -> None:
+    """Real processes, unequal shares, also none: torchmetrics gathers the rows."""
+    started = Ranks.start([images, str(tmp_path)], tmp_path / "log", ranks=ranks, program=_rank)
     assert started.codes() == [0] * ranks, started.err()
     for name, make in METRICS.items():
-        expected = {key: float(value) for key, value in updated(make(), CASES).compute().items()}
+        alone = updated(make(), CASES[:images])
+        expected = {key: float(value) for key, value in alone.compute().items()}
         for rank in range(ranks):
-            assert torch.load(tmp_path / str(rank))[name] == pytest.approx(expected, abs=1e-6)
+            rows, values = torch.load(tmp_path / str(rank))[name]
+            assert values == pytest.approx(expected, abs=1e-6)
+            for column, whole in alone.rows().items():
+                torch.testing.assert_close(rows[column], whole, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_resamples_are_what_a_data_set_of_copies_gives(name: str) -> None:
     """Each row of counts against a metric that is updated so many times with copies of the images."""
     metric = updated(METRICS[name](), CASES)
-    rows, images = metric.renumbered()
-    counts = bootstrap_counts(images, 3, seed=4)
-    found = metric.resampled(rows, counts)
+    measured = measurement(metric)
+    counts = bootstrap_counts(len(measured.numbers), 3, seed=4)
+    found = metric.resampled(measured.rows, counts)
     for number, row in enumerate(counts.int().tolist()):
         copies: list[Case] = []
         for (truth, answer), times in zip(CASES, row, strict=True):
@@ -274,12 +287,13 @@ def renumbered(truth: Truth, index: int) -> Truth:
 @pytest.mark.parametrize("name", METRICS)
 def test_intervals_hold_the_figure_and_are_those_of_the_seed(name: str) -> None:
     metric = updated(METRICS[name](), CASES)
-    found = intervals(metric, resamples=200)
-    assert found == intervals(metric, resamples=200)
+    measured = measurement(metric)
+    found = intervals(metric, measured, resamples=200)
+    assert found == intervals(metric, measured, resamples=200)
     for key, value in metric.compute().items():
         low, high = found[key]
         assert low <= float(value) <= high
-    assert found != intervals(metric, resamples=200, seed=1)
+    assert found != intervals(metric, measured, resamples=200, seed=1)
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -302,9 +316,10 @@ def test_per_image_tells_the_better_answer_from_the_worse(name: str) -> None:
     metric = updated(
         METRICS[name](), [(renumbered(truth, number), one) for number, one in enumerate(answers)]
     )
-    good, bad = metric.per_image().tolist()
+    measured = measurement(metric)
+    good, bad = metric.per_image(measured.rows, len(measured.numbers)).tolist()
     assert good > bad
-    assert metric.images().tolist() == [0, 1]
+    assert measured.numbers.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

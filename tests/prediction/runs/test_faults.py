@@ -50,7 +50,7 @@ def full():
 
 def sink_of(run):
     """Of rank 0, at a time that stands still: its manifest lines are equally long."""
-    return ShardSink(run.path, run.session, 0, PLAIN, clock=lambda: 0.0)
+    return ShardSink(run, 0, PLAIN, clock=lambda: 0.0)
 
 
 def add_and_flush(run, table="errors", keys="yz"):
@@ -69,7 +69,7 @@ def begun(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "RUN"
     with RunFolder.open(path, SETTINGS) as run:
         add_and_flush(run, "images", "ab")
-        second = run.sink(1, PLAIN)
+        second = ShardSink(run, 1, PLAIN)
         second.add("errors", [error_row("c")])
         second.flush()
     return path
@@ -172,7 +172,7 @@ def test_any_call_that_fails_leaves_the_run_as_it_was(call, code, begun, tmp_pat
         manifest = path / "manifest" / f"{run.session}-00000.jsonl"
         manifest.touch()
         before, failures = files_of(path), 0
-        sink = run.sink(0, PLAIN)
+        sink = ShardSink(run, 0, PLAIN)
         sink.add("images", [plain_row("y"), plain_row("z")])
         while True:
             with pytest.MonkeyPatch.context() as patch:
@@ -214,7 +214,7 @@ def test_an_interrupt_while_a_shard_is_written_leaves_no_second_copy(begun, tmp_
     path = tmp_path / "RUN"
     shutil.copytree(begun, path)
     with RunFolder.open(path, SETTINGS) as run:
-        sink = run.sink(0, PLAIN)
+        sink = ShardSink(run, 0, PLAIN)
         sink.add("images", [plain_row("y")])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "rename", FailingCall(os.rename, at=0, error=KeyboardInterrupt()))
@@ -269,7 +269,7 @@ def test_a_small_disk_runs_full_and_the_run_resumes(small_disk):
     wanted = [f"image {number}" for number in range(400)]
     (small_disk / "ballast").write_bytes(b"\0" * 200_000)
     with RunFolder.open(path, SETTINGS) as run, pytest.raises(RunError, match="no space left on") as stopped:
-        sink = run.sink(0, PLAIN, shard_rows=20)
+        sink = ShardSink(run, 0, PLAIN, shard_rows=20)
         for start in range(0, 400, 20):
             sink.add("images", [plain_row(key) for key in wanted[start : start + 20]])
     recorded = keys_of(path)
@@ -278,7 +278,7 @@ def test_a_small_disk_runs_full_and_the_run_resumes(small_disk):
     (small_disk / "ballast").unlink()
     with RunFolder.open(path, SETTINGS) as run:
         done = run.recorded_keys()
-        sink = run.sink(0, PLAIN, shard_rows=100)
+        sink = ShardSink(run, 0, PLAIN, shard_rows=100)
         sink.add("images", [plain_row(key) for key in wanted if key not in done])
         sink.flush()
     assert keys_of(path) == sorted(wanted)
@@ -288,7 +288,7 @@ def write_rows(path, count, most):
     """A program: write all rows that are not there, and say each; or wait to be killed after some."""
     with RunFolder.open(path, SETTINGS) as run:
         keys = run.recorded_keys()
-        sink = run.sink(0, PLAIN, shard_rows=7)
+        sink = ShardSink(run, 0, PLAIN, shard_rows=7)
         print(len(keys), flush=True)
         for written, number in enumerate(number for number in range(count) if f"{number}" not in keys):
             if written == most:

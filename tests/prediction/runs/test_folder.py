@@ -17,6 +17,7 @@ from clip_surgery_hub.prediction.runs import (
     RunFolder,
     RunLog,
     RunMismatch,
+    ShardSink,
     read_run,
     run_status,
     verify_run,
@@ -58,7 +59,7 @@ def test_a_run_begins_in_a_new_or_empty_folder(tmp_path):
             assert (run.path, run.settings, run.recorded) == (path, SETTINGS, Counts())
             assert len(run.recorded_keys()) == 0
         saved = json.loads((path / "run.json").read_text())
-        assert saved["format_version"] == 1 and saved["settings"] == SETTINGS
+        assert saved["format_version"] == 2 and saved["settings"] == SETTINGS
         assert saved["versions"] == {"torch": "2.8"}
 
 
@@ -69,7 +70,7 @@ def test_the_next_start_knows_what_is_recorded(tmp_path):
         keys = run.recorded_keys()
         assert [key in keys for key in "abcd"] == [True, True, True, False]
         assert run.recorded == Counts(images=2, errors=1)
-        sink = run.sink(0, SCHEMA)
+        sink = ShardSink(run, 0, SCHEMA)
         sink.add("errors", [error_row("d")])
         sink.flush()
         with RunFolder.join(path, run.session) as other:  # sees what rank 0 saw, however late it comes
@@ -85,7 +86,7 @@ def test_keys_are_read_without_the_other_columns(tmp_path):
 
     path = tmp_path / "RUN"
     with RunFolder.open(path, SETTINGS) as run:
-        sink = run.sink(0, PLAIN, shard_rows=20_000)
+        sink = ShardSink(run, 0, PLAIN, shard_rows=20_000)
         sink.add("images", [plain_row(f"image {number}") for number in range(100_000)])
     for shard in (path / "images").iterdir():
         content = bytearray(shard.read_bytes())
@@ -231,13 +232,13 @@ def test_a_folder_with_other_files_is_refused_also_with_overwrite(overwrite, tmp
         ("{", "no record of a run, or damaged"),
         ('{"format": "a game"}', "no record of a run"),
         (
-            '{"format": "a game", "format_version": 1, "settings": {}, "versions": {}, "began": ""}',
+            '{"format": "a game", "format_version": 2, "settings": {}, "versions": {}, "began": ""}',
             "not of the format",
         ),
         (
-            '{"format": "clip_surgery_hub run", "format_version": 2, '
+            '{"format": "clip_surgery_hub run", "format_version": 1, '
             '"settings": {}, "versions": {}, "began": ""}',
-            "is of format version 2, this installation reads 1",
+            "is of format version 1, this installation reads 2",
         ),
     ],
 )
@@ -385,8 +386,8 @@ def test_status_counts_recorded_and_open_images_once(tmp_path):
     assert (done.done, done.failed, done.total, done.left, done.alive) == (2, 1, None, None, False)
     assert (done.per_second, done.ranks) == (0, 0) and done.began <= done.updated
     with RunFolder.open(path, SETTINGS) as run:
-        sinks = [run.sink(rank, PLAIN, shard_rows=3) for rank in range(2)]
-        reports = [RankProgress(path, run.session, rank, total=20, every=0) for rank in range(2)]
+        sinks = [ShardSink(run, rank, PLAIN, shard_rows=3) for rank in range(2)]
+        reports = [RankProgress(run, rank, total=20, every=0) for rank in range(2)]
         for rank, (sink, report) in enumerate(zip(sinks, reports, strict=True)):
             sink.add("images", [plain_row(f"{rank}-{number}") for number in range(5)])
             report.update(sink.added)
@@ -405,7 +406,7 @@ def test_speed_is_that_of_the_last_minute(tmp_path):
     with RunFolder.open(tmp_path / "RUN", SETTINGS) as run:
         clock = Clock()
         clock.sleep(-400)  # so that the last report is of now
-        report = RankProgress(run.path, run.session, 0, clock=clock)
+        report = RankProgress(run, 0, clock=clock)
         done = 0
         for seconds, speed in ((300, 1), (100, 50)):
             for _ in range(seconds // 5):
@@ -421,7 +422,7 @@ def test_a_rank_that_falls_silent_slows_down(tmp_path):
     with RunFolder.open(tmp_path / "RUN", SETTINGS) as run:
         clock = Clock()
         clock.sleep(-50 - 150)
-        report = RankProgress(run.path, run.session, 0, clock=clock)
+        report = RankProgress(run, 0, clock=clock)
         clock.sleep(50)
         report.update(Counts(1000, 0))
         assert run_status(run.path).per_second == pytest.approx(1000 / 200, rel=0.05)
@@ -430,7 +431,7 @@ def test_a_rank_that_falls_silent_slows_down(tmp_path):
 def test_reports_are_written_no_more_often_than_every_two_seconds(tmp_path):
     with RunFolder.open(tmp_path / "RUN", SETTINGS) as run:
         clock = Clock()
-        report = RankProgress(run.path, run.session, 3, clock=clock)
+        report = RankProgress(run, 3, clock=clock)
         report.update(Counts(1, 0))
         clock.sleep(1.9)
         report.update(Counts(2, 0))
@@ -471,7 +472,8 @@ def test_the_log_has_a_line_per_minute(tmp_path):
 
 def test_a_killed_run_is_not_alive(tmp_path):
     process, session = held_elsewhere(tmp_path / "RUN")
-    RankProgress(tmp_path / "RUN", session, 0, total=9).update(Counts(5, 1))
+    with RunFolder.join(tmp_path / "RUN", session) as run:
+        RankProgress(run, 0, total=9).update(Counts(5, 1))
     status = run_status(tmp_path / "RUN")
     assert (status.alive, status.done, status.failed, status.left) == (True, 5, 1, 3)
     end(process)

@@ -9,7 +9,7 @@ from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Sample, batches_of
 from clip_surgery_hub.prediction.sources.batches import BATCHES_HELD_BACK
 
-READING = ImageTransform(size=8, patch=8, max_side=64)
+READING = ImageTransform(size=8, patch_size=8, max_side=64)
 # Height and width of an image, or None for one that is broken.
 KINDS = st.sampled_from([None, (8, 8), (8, 16), (16, 8), (8, 31), (60, 8), (3, 3), (16, 16)])
 

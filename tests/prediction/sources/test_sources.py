@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clip_surgery_hub.images.image_transform import ImageTransform
+from clip_surgery_hub.images.image_transform import ImageTransform, Normalization
 from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Sample, Share, Source, open_source
-from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
-from clip_surgery_hub.prediction.sources.source import StreamedSource, UniqueKeys
+from clip_surgery_hub.prediction.sources.source import StreamedSource, UniqueKeys, refuse_duplicates
 
-READING = ImageTransform(size=16, patch=8)
+READING = ImageTransform(size=16, patch_size=8)
 
 
 def keys_of(source, of=1, done=()):
@@ -303,14 +302,16 @@ def test_own_names_differ_and_the_first_stays(keys):
 def test_images_are_read_as_explained_images_are(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (30, 50, 3)).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
-    image_transform = ImageTransform(size=16, patch=8, max_side=24, resample=Image.Resampling.BILINEAR)
+    image_transform = ImageTransform(
+        size=16, patch_size=8, max_side=24, normalization=Normalization(resample=Image.Resampling.BILINEAR)
+    )
     wanted = Image.fromarray(values).resize((24, 16), Image.Resampling.BILINEAR)
     for content in (tmp_path / "a.png", (tmp_path / "a.png").read_bytes(), Image.fromarray(values), values):
         pixels, size = image_transform.read(content)
         assert size == (30, 50)
         np.testing.assert_array_equal(pixels.permute(1, 2, 0), np.asarray(wanted))
     with pytest.raises(ValueError, match="size must be at least one patch, 8 pixels, got 7"):
-        ImageTransform(size=7, patch=8)
+        ImageTransform(size=7, patch_size=8)
     with pytest.raises(ImageError, match="cannot be read") as caught:
         image_transform.read("a\0b.png")
     assert caught.value.kind == "unreadable"

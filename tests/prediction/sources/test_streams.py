@@ -13,7 +13,7 @@ from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Share, open_source
 from clip_surgery_hub.prediction.sources import columns as columns_module
 
-READING = ImageTransform(size=16, patch=8)
+READING = ImageTransform(size=16, patch_size=8)
 
 
 def png(width):

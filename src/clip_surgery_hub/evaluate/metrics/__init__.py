@@ -3,12 +3,13 @@
 from clip_surgery_hub.evaluate.metrics.explainability import ExplanationMetric
 from clip_surgery_hub.evaluate.metrics.interaction import InteractionMetric
 from clip_surgery_hub.evaluate.metrics.recognition import RecognitionMetric
-from clip_surgery_hub.evaluate.metrics.row_metric import RowMetric
+from clip_surgery_hub.evaluate.metrics.row_metric import Measurement, RowMetric
 from clip_surgery_hub.evaluate.metrics.segmentation import SegmentationMetric
 
 __all__ = [
     "ExplanationMetric",
     "InteractionMetric",
+    "Measurement",
     "RecognitionMetric",
     "RowMetric",
     "SegmentationMetric",

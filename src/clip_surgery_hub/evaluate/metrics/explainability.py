@@ -22,7 +22,7 @@ class ExplanationMetric(RowMetric):
     """Overlap, contrast and peak of the maps of the classes that an image shows.
 
     Every class that an image shows is a map of its own, the class as foreground, all other valid pixels as
-    background. MetricValues, in percent:
+    background. Metrics, in percent:
 
     - ``mIoU``: mean over the maps of the intersection over union at the one threshold that is best for all of
       them (the paper's grid search);
@@ -32,10 +32,11 @@ class ExplanationMetric(RowMetric):
     - ``pointing``: share of the maps whose highest pixel lies on the class.
 
     Args:
+        classes: T.
         background: number of the background class, which is not looked for; None where there is none.
     """
 
-    def __init__(self, *, background: int | None = None) -> None:
+    def __init__(self, *, classes: int, background: int | None = None) -> None:
         one = (torch.float64, ())
         super().__init__(
             {
@@ -43,7 +44,8 @@ class ExplanationMetric(RowMetric):
                 "overlap": (torch.float32, (STEPS,)),
                 "contrast": one,
                 "peak": one,
-            }
+            },
+            classes=classes,
         )
         self.background = background
 
@@ -86,19 +88,18 @@ class ExplanationMetric(RowMetric):
             "pointing": 100 * (weights @ rows["peak"]) / maps,
         }
 
-    def per_class(self, classes: int) -> MetricValues:
-        """The metrics of each class over its own maps, at the threshold that is best for all classes."""
-        rows = self.rows()
-        label, step = rows["label"], round(float(self.values()["threshold"]) * STEPS)
+    def summary(self, rows: Mapping[str, Tensor], images: int) -> tuple[MetricValues, MetricValues]:
+        """The metrics, and those of each class over its own maps, at the threshold that is best for all."""
+        values = self.over_all(rows, images)
+        label, step = rows["label"], round(float(values["threshold"]) * STEPS)
         contrast, known = rows["contrast"], rows["contrast"].isfinite()
-        return {
-            "IoU": 100 * mean_by(rows["overlap"][:, step], label, classes),
-            "IoU, own threshold": 100 * mean_by(rows["overlap"].amax(1), label, classes),
-            "SC": 100 * mean_by(contrast[known], label[known], classes),
-            "pointing": 100 * mean_by(rows["peak"], label, classes),
+        return values, {
+            "IoU": 100 * mean_by(rows["overlap"][:, step], label, self.classes),
+            "IoU, own threshold": 100 * mean_by(rows["overlap"].amax(1), label, self.classes),
+            "SC": 100 * mean_by(contrast[known], label[known], self.classes),
+            "pointing": 100 * mean_by(rows["peak"], label, self.classes),
         }
 
-    def per_image(self) -> Tensor:
+    def per_image(self, rows: Mapping[str, Tensor], images: int) -> Tensor:
         """Mean overlap of an image's maps, each at its best threshold, in percent."""
-        rows, images = self.renumbered()
         return 100 * mean_by(rows["overlap"].amax(1), rows["image"], images)

@@ -16,29 +16,33 @@ from clip_surgery_hub.sam.masks import masks_at
 
 __all__ = ["InteractionMetric"]
 
+SIDES = ("positive", "negative")
+"""Points on a class, and points off it."""
+
 
 class InteractionMetric(RowMetric):
     """Accuracy of the points of each class that an image shows, and overlap of SAM's masks at them.
 
-    MetricValues, in percent:
+    Metrics, in percent:
 
-    - ``positive points``: share of the points on a class that lie on it, of all such points;
+    - ``positive points``: share of the positive points that lie on their class, of all of them;
     - ``positive points, mean of the maps``: the share of each map's points first;
-    - ``negative points``: share of the points off a class that lie off it;
+    - ``negative points``: share of the negative points that lie off their class;
     - ``mask IoU``: mean over the maps of the overlap of the class with the mask of SAM's highest score;
     - ``mask IoU, by agreement``: with the mask that agrees best with the map.
 
     Points on pixels that are void are not counted.
 
     Args:
+        classes: T.
         sam: see `sam.masks`; None leaves the masks and their metrics out.
         background: number of the background class, which is not looked for; None where there is none.
     """
 
-    def __init__(self, *, sam: Sam | None, background: int | None = None) -> None:
+    def __init__(self, *, classes: int, sam: Sam | None, background: int | None = None) -> None:
         one = (torch.float64, ())
         counted = ("positive", "positive_right", "negative", "negative_right", "by_score", "by_agreement")
-        super().__init__({"label": (torch.int64, ()), **dict.fromkeys(counted, one)})
+        super().__init__({"label": (torch.int64, ()), **dict.fromkeys(counted, one)}, classes=classes)
         self.sam = sam
         self.background = background
 
@@ -69,40 +73,36 @@ class InteractionMetric(RowMetric):
     def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
         """See the class."""
         weights = counts[:, rows["image"]]
-        metrics: MetricValues = {}
-        for side in ("positive", "negative"):
+        found: MetricValues = {}
+        for side in SIDES:
             points, right = rows[side], rows[f"{side}_right"]
-            metrics[f"{side} points"] = 100 * (weights @ right) / (weights @ points)
+            found[f"{side} points"] = 100 * (weights @ right) / (weights @ points)
             if side == "positive":
                 asked = points > 0
                 share = right[asked] / points[asked]
                 mean = 100 * (weights[:, asked] @ share) / weights[:, asked].sum(1)
-                metrics["positive points, mean of the maps"] = mean
+                found["positive points, mean of the maps"] = mean
         if not rows["by_score"].isnan().all():
             maps = weights.sum(1)
-            metrics["mask IoU"] = 100 * (weights @ rows["by_score"]) / maps
-            metrics["mask IoU, by agreement"] = 100 * (weights @ rows["by_agreement"]) / maps
-        return metrics
-
-    def per_class(self, classes: int) -> MetricValues:
-        """The same of each class."""
-        rows = self.rows()
-        label = rows["label"]
-        sums = {
-            side: torch.zeros(classes, dtype=torch.float64) for side in rows if side not in ("image", "label")
-        }
-        for side, total in sums.items():
-            total.index_add_(0, label.cpu(), rows[side].cpu())
-        found = {
-            f"{side} points": 100 * sums[f"{side}_right"] / sums[side] for side in ("positive", "negative")
-        }
-        if not rows["by_score"].isnan().all():
-            found["mask IoU"] = 100 * mean_by(rows["by_score"], label, classes).cpu()
+            found["mask IoU"] = 100 * (weights @ rows["by_score"]) / maps
+            found["mask IoU, by agreement"] = 100 * (weights @ rows["by_agreement"]) / maps
         return found
 
-    def per_image(self) -> Tensor:
+    def summary(self, rows: Mapping[str, Tensor], images: int) -> tuple[MetricValues, MetricValues]:
+        """The metrics, and the same of each class."""
+        label = rows["label"]
+
+        def total(column: str) -> Tensor:
+            sums = torch.zeros(self.classes, dtype=torch.float64, device=label.device)
+            return sums.index_add_(0, label, rows[column])
+
+        per_class = {f"{side} points": 100 * total(f"{side}_right") / total(side) for side in SIDES}
+        if not rows["by_score"].isnan().all():
+            per_class["mask IoU"] = 100 * mean_by(rows["by_score"], label, self.classes)
+        return self.over_all(rows, images), per_class
+
+    def per_image(self, rows: Mapping[str, Tensor], images: int) -> Tensor:
         """Mean overlap of an image's masks, or the share of its right positive points without SAM."""
-        rows, images = self.renumbered()
         if not rows["by_score"].isnan().all():
             return 100 * mean_by(rows["by_score"], rows["image"], images)
         right = mean_by(rows["positive_right"], rows["image"], images)

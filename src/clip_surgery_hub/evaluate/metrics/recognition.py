@@ -22,8 +22,8 @@ class RecognitionMetric(RowMetric):
     """
 
     def __init__(self, *, classes: int) -> None:
-        super().__init__({"scores": (torch.float32, (classes,)), "labels": (torch.bool, (classes,))})
-        self.classes = classes
+        columns = {"scores": (torch.float32, (classes,)), "labels": (torch.bool, (classes,))}
+        super().__init__(columns, classes=classes)
 
     def update(self, truth: Truth, prediction: Prediction) -> None:
         """Keep the image's scores."""
@@ -34,12 +34,6 @@ class RecognitionMetric(RowMetric):
                 "labels": truth.labels[None].to(prediction.scores.device),
             }
         )
-
-    def values(self) -> MetricValues:
-        """See the class; by torchmetrics."""
-        precisions = self.per_class(self.classes)["AP"]
-        known = precisions[precisions.isfinite()]
-        return {"mAP": known.mean()} if len(known) else {}
 
     def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
         """See the class; copies of an image have one score, so they share a threshold.
@@ -54,24 +48,24 @@ class RecognitionMetric(RowMetric):
             total += precision.nan_to_num(0)
         return {"mAP": 100 * total / shown_classes}
 
-    def per_class(self, classes: int) -> MetricValues:
-        """The average precision of each class; NaN for one that no image shows."""
-        rows = self.rows()
+    def summary(self, rows: Mapping[str, Tensor], images: int) -> tuple[MetricValues, MetricValues]:
+        """The mean of the classes' average precision by torchmetrics; it is NaN for a class never shown."""
         shown = rows["labels"].any(0)
-        found = torch.full((classes,), torch.nan, dtype=torch.float64, device=shown.device)
+        precisions = torch.full((self.classes,), torch.nan, dtype=torch.float64, device=shown.device)
         if shown.any():
             # In double precision the sigmoid that torchmetrics takes of scores keeps their order.
-            found[shown] = multilabel_average_precision(
+            precisions[shown] = multilabel_average_precision(
                 rows["scores"][:, shown].double().sigmoid(),
                 rows["labels"][:, shown].int(),
                 num_labels=int(shown.sum()),
                 average="none",
             ).double()
-        return {"AP": 100 * found}
+        precisions = 100 * precisions
+        known = precisions[precisions.isfinite()]
+        return {"mAP": known.mean()} if len(known) else {}, {"AP": precisions}
 
-    def per_image(self) -> Tensor:
+    def per_image(self, rows: Mapping[str, Tensor], images: int) -> Tensor:
         """Average precision of each image's classes by their scores, in percent; NaN for none or all."""
-        rows = self.rows()
         found = []
         for scores, labels in zip(rows["scores"], rows["labels"], strict=True):
             one = torch.ones(1, len(scores), dtype=torch.float64, device=scores.device)

@@ -14,14 +14,14 @@ from clip_surgery_hub.functional.measures import class_overlaps
 
 __all__ = ["SegmentationMetric"]
 
-VARIANTS = {"mIoU": "all_classes", "mIoU, image's classes": "own_classes"}
-"""The two variants of the paper: which classes compete for a pixel."""
+CANDIDATES = {"mIoU": "all_classes", "mIoU, image's classes": "own_classes"}
+"""Which classes compete for a pixel, in two ways, as the paper has it: metrics and their columns."""
 
 
 class SegmentationMetric(RowMetric):
     """Mean intersection over union of the classes; overlap and union are summed over all images first.
 
-    MetricValues, in percent:
+    Metrics, in percent:
 
     - ``mIoU``: all classes compete for each pixel;
     - ``mIoU, image's classes``: only those that the image shows;
@@ -35,8 +35,7 @@ class SegmentationMetric(RowMetric):
 
     def __init__(self, *, classes: int) -> None:
         shape = (torch.int32, (3, classes))
-        super().__init__({"all_classes": shape, "own_classes": shape})
-        self.classes = classes
+        super().__init__({"all_classes": shape, "own_classes": shape}, classes=classes)
 
     def update(self, truth: Truth, prediction: Prediction) -> None:
         """Segment the image at its own size, twice."""
@@ -58,25 +57,24 @@ class SegmentationMetric(RowMetric):
     def resampled(self, rows: Mapping[str, Tensor], counts: Tensor) -> MetricValues:
         """See the class."""
         # An image has one row, so the rows are the images.
-        metrics: MetricValues = {}
-        for name, column in VARIANTS.items():
+        found: MetricValues = {}
+        for name, column in CANDIDATES.items():
             both, predicted, true = (counts @ part.double() for part in rows[column].unbind(1))  # [R, T]
-            metrics[name] = 100 * _jaccard(both, predicted, true).nanmean(1)
+            found[name] = 100 * _jaccard(both, predicted, true).nanmean(1)
             if column == "all_classes":
                 right = 100 * both.sum(1) / true.sum(1)
-        return {**metrics, "pixels right": right}
+        return {**found, "pixels right": right}
 
-    def per_class(self, classes: int) -> MetricValues:
-        """The overlap of each class over the data set, in both variants."""
-        rows = self.rows()
-        return {
+    def summary(self, rows: Mapping[str, Tensor], images: int) -> tuple[MetricValues, MetricValues]:
+        """The metrics, and the overlap of each class over the data set, in both ways."""
+        return self.over_all(rows, images), {
             name.replace("mIoU", "IoU"): 100 * _jaccard(*rows[column].double().sum(0).unbind(0))
-            for name, column in VARIANTS.items()
+            for name, column in CANDIDATES.items()
         }
 
-    def per_image(self) -> Tensor:
+    def per_image(self, rows: Mapping[str, Tensor], images: int) -> Tensor:
         """Share of each image's valid pixels that are right, all classes competing, in percent."""
-        both, _, true = self.rows()["all_classes"].double().sum(2).unbind(1)
+        both, _, true = rows["all_classes"].double().sum(2).unbind(1)
         return 100 * both / true
 
 

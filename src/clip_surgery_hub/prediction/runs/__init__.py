@@ -12,7 +12,6 @@ from clip_surgery_hub.prediction.runs.reading import read_settings as read_setti
 from clip_surgery_hub.prediction.runs.reading import run_dataset as run_dataset
 from clip_surgery_hub.prediction.runs.reading import verify_run as verify_run
 from clip_surgery_hub.prediction.runs.schema import OUTPUTS as OUTPUTS
-from clip_surgery_hub.prediction.runs.schema import SCHEMA_VERSION as SCHEMA_VERSION
 from clip_surgery_hub.prediction.runs.schema import check_outputs as check_outputs
 from clip_surgery_hub.prediction.runs.schema import errors_schema as errors_schema
 from clip_surgery_hub.prediction.runs.schema import images_schema as images_schema

@@ -20,7 +20,6 @@ from clip_surgery_hub.prediction.runs.run_files import (
 )
 from clip_surgery_hub.prediction.runs.shard_records import (
     manifest_files,
-    manifest_line,
     read_manifest,
     split_damaged,
 )
@@ -85,7 +84,7 @@ def clean_run(path: Path) -> None:
                 f"its {record.rows} images will be done again.",
                 stacklevel=3,
             )
-        lines = "".join(f"{manifest_line(record)}\n" for record in whole).encode()
+        lines = "".join(f"{record.to_line()}\n" for record in whole).encode()
         if not lines:
             file.unlink()
         elif lines != content:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from clip_surgery_hub.files.folders import try_to_write
 from clip_surgery_hub.files.lock import RunError, hold_rank, hold_run, is_held, read_holder, refuse_if_held
@@ -37,10 +37,6 @@ from clip_surgery_hub.prediction.runs.shard_records import (
     read_manifests,
     writing,
 )
-from clip_surgery_hub.prediction.runs.shards import ShardSink
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 __all__ = ["RunFolder", "RunMismatch"]
 
@@ -68,18 +64,7 @@ class RunFolder:
 
     @classmethod
     def check(cls, path: str | Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Raise what :meth:`open` would, as far as it is known beforehand; change nothing.
-
-        Args:
-            path: of the folder, which need not exist.
-            settings: as for :meth:`open`.
-            overwrite: as for :meth:`open`.
-
-        Raises:
-            RunMismatch: for a run with other settings, unless ``overwrite``.
-            RunError: for a folder that holds other files, is held by another run, or cannot be written to.
-            ValueError: for settings that JSON cannot hold.
-        """
+        """Raise what :meth:`open` would of the same arguments, as far as it is known; change nothing."""
         path, new = Path(path), RunRecord.begin(settings)
         _check_writable(path)
         if not path.exists():
@@ -168,23 +153,7 @@ class RunFolder:
         Raises:
             RunError: for a shard that is damaged.
         """
-        return KeySet(_key_columns(self.path, self._earlier))
-
-    def sink(
-        self, rank: int, schema: pa.Schema, *, shard_rows: int = 10_000, seconds: float = 60.0
-    ) -> ShardSink:
-        """What the rows of a rank are given to, once per rank and start.
-
-        Args:
-            rank: of the process, counted over all nodes.
-            schema: of the table of images, see `images_schema`.
-            shard_rows: the most rows of a shard.
-            seconds: the longest that a row waits to be recorded.
-
-        Raises:
-            ValueError: for ``shard_rows`` below 1 or negative ``seconds``.
-        """
-        return ShardSink(self.path, self.session, rank, schema, shard_rows=shard_rows, seconds=seconds)
+        return KeySet(_keys(self.path, self._earlier))
 
     @property
     def abandoned(self) -> bool:
@@ -208,14 +177,14 @@ class RunFolder:
         self.close()
 
 
-def _key_columns(path: Path, records: list[ShardRecord]) -> Iterator[pa.Array]:
+def _keys(path: Path, records: list[ShardRecord]) -> Iterator[str]:
     from pyarrow import ArrowException, parquet
 
     for record in records:
         try:
             with parquet.ParquetFile(record.path(path)) as file:
                 for batch in file.iter_batches(columns=["key"]):
-                    yield batch.column(0)
+                    yield from batch.column(0).to_pylist()
         except (ArrowException, OSError) as error:
             raise RunError(
                 f"The shard {record.path(path)} is damaged ({error}). Remove this file and start the same "

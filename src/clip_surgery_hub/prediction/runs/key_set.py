@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from itertools import islice
 
 import numpy as np
 
-from clip_surgery_hub.prediction.runs.arrow import utf8
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["KeySet"]
+from clip_surgery_hub.prediction.runs.schema import utf8
 
 _BYTES = 16
 _BUCKETS = 256
+_KEYS_AT_ONCE = 65536
 
 
 class KeySet:
@@ -27,21 +23,14 @@ class KeySet:
     share their memory.
 
     Args:
-        keys: strings, or columns of strings (pyarrow arrays), which are taken one after the other.
+        keys: taken one after the other, any number of times each.
     """
 
-    def __init__(self, keys: Iterable[str | pa.Array | pa.ChunkedArray] = ()) -> None:
+    def __init__(self, keys: Iterable[str] = ()) -> None:
         buckets = [bytearray() for _ in range(_BUCKETS)]
-        waiting: list[str] = []
-        for given in keys:
-            if isinstance(given, str):
-                waiting.append(given)
-                if len(waiting) >= 65_536:
-                    _sort_in(waiting, buckets)
-                    waiting = []
-            else:
-                _sort_in(given.to_pylist(), buckets)
-        _sort_in(waiting, buckets)
+        remaining = iter(keys)
+        while chunk := list(islice(remaining, _KEYS_AT_ONCE)):
+            _sort_in(chunk, buckets)
         self._digests: list[np.ndarray] = []
         for number in range(_BUCKETS):
             digests = np.frombuffer(bytes(buckets[number]), dtype=f"S{_BYTES}")
@@ -58,9 +47,6 @@ class KeySet:
 
     def __len__(self) -> int:
         return sum(map(len, self._digests))
-
-    def __repr__(self) -> str:
-        return f"KeySet of {len(self)} keys"
 
 
 def _digest(key: str) -> bytes:

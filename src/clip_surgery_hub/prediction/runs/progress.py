@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clip_surgery_hub.files.durable import append_line
 from clip_surgery_hub.files.lock import stamp
+from clip_surgery_hub.prediction.runs.folder import RunFolder
 from clip_surgery_hub.prediction.runs.run_files import LOG, RANKS
 from clip_surgery_hub.prediction.runs.shard_records import Counts, writing
 from clip_surgery_hub.prediction.runs.status import RankReport, RunStatus, run_status
@@ -29,8 +30,7 @@ class RankProgress:
     """Reports how far a rank is in ``ranks/<rank>.json``.
 
     Args:
-        run: folder of the run.
-        session: of this start, :attr:`RunFolder.session`.
+        run: that the rank writes to.
         rank: of the process, counted over all nodes.
         total: images of the whole run, those done by earlier starts included; None where it is not known.
         every: the least seconds between two reports.
@@ -39,15 +39,14 @@ class RankProgress:
 
     def __init__(
         self,
-        run: Path,
-        session: str,
+        run: RunFolder,
         rank: int,
         *,
         total: int | None = None,
         every: float = 2.0,
         clock: Callable[[], datetime] = _now,
     ) -> None:
-        self._run, self._session, self._rank = run, session, rank
+        self._run, self._rank = run, rank
         self._total, self._every, self._clock = total, timedelta(seconds=every), clock
         self._counts = Counts()
         self._seen: deque[tuple[datetime, int]] = deque([(clock(), 0)])
@@ -84,7 +83,7 @@ class RankProgress:
 
     def _report(self, now: datetime, *, finished: bool) -> None:
         report = RankReport(
-            session=self._session,
+            session=self._run.session,
             rank=self._rank,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -94,9 +93,9 @@ class RankProgress:
             updated=now,
             finished=finished,
         )
-        path = self._run / RANKS / f"{self._rank}.json"
+        path = self._run.path / RANKS / f"{self._rank}.json"
         part = path.with_suffix(".part")
-        with writing(self._run):
+        with writing(self._run.path):
             # Not synced: it is of no use after a crash.
             part.write_text(report.to_json())
             os.replace(part, path)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _lists(before: list[Any], after: list[Any]) -> str:
     if max(len(before), len(after)) <= 4:
         return f"{_short(before)}, is now {_short(after)}"
-    place = next(
-        (index for index, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]),
-        min(len(before), len(after)),
-    )
-    was, now = (_short(values[place] if place < len(values) else _ABSENT) for values in (before, after))
+    pairs = enumerate(zip_longest(before, after, fillvalue=_ABSENT))
+    place, was, now = next((place, *pair) for place, pair in pairs if pair[0] != pair[1])
     return (
         f"a list of {len(before)}, is now one of {len(after)} (the first difference, number {place}: "
-        f"{was}, now {now})"
+        f"{_short(was)}, now {_short(now)})"
     )
 
 

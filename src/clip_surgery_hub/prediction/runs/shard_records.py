@@ -8,16 +8,14 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from clip_surgery_hub.files.durable import append_line
 from clip_surgery_hub.files.lock import RunError
 from clip_surgery_hub.prediction.runs.run_files import (
     MANIFEST,
     TABLES,
-    manifest_name,
     manifest_origin,
     shard_origin,
 )
@@ -79,19 +77,9 @@ class ShardRecord:
         assert found is not None  # no other name is read from a manifest
         return found
 
-
-def record_shard(run: Path, session: str, rank: int, record: ShardRecord) -> None:
-    """Append a line to the manifest of a rank and wait until the disk has it.
-
-    Raises:
-        OSError: if it cannot be written; nothing of the line is left then.
-    """
-    append_line(run / MANIFEST / manifest_name(session, rank), manifest_line(record))
-
-
-def manifest_line(record: ShardRecord) -> str:
-    """A record as its line, without the line break."""
-    return json.dumps(asdict(record))
+    def to_line(self) -> str:
+        """The line of the manifest, without the line break."""
+        return json.dumps(asdict(self))
 
 
 def manifest_files(run: Path) -> list[Path]:
@@ -153,14 +141,11 @@ def split_damaged(run: Path, records: Iterable[ShardRecord]) -> tuple[list[Shard
 
 def is_as_recorded(run: Path, record: ShardRecord) -> bool:
     """Whether the shard is there and its digest is the recorded one; reads all of it."""
-    digest = sha256()
     try:
         with record.path(run).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return file_digest(file, "sha256").hexdigest() == record.sha256
     except FileNotFoundError:
         return False
-    return digest.hexdigest() == record.sha256
 
 
 @contextmanager
@@ -178,15 +163,12 @@ def writing(run: Path) -> Iterator[None]:
         full = error.errno in _FULL
         what = f"no space left on the disk of {run}" if full else f"{run} cannot be written to ({error})"
         cure = "free space" if full else "put that right"
+        with warnings.catch_warnings(action="ignore"):
+            recorded = count_rows(read_manifests(run))
         raise RunError(
-            f"{what}: {_recorded(run)} images are recorded, nothing of them is damaged; "
+            f"{what}: {recorded.all} images are recorded, nothing of them is damaged; "
             f"{cure} and start the same command again"
         ) from error
-
-
-def _recorded(run: Path) -> int:
-    with warnings.catch_warnings(action="ignore"):
-        return count_rows(read_manifests(run)).all
 
 
 def _read_line(line: bytes) -> ShardRecord | None:

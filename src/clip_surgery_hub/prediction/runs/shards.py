@@ -9,15 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clip_surgery_hub.files.durable import sync_folder, write_new
+from clip_surgery_hub.files.durable import append_line, sync_folder, write_new
 from clip_surgery_hub.files.lock import stamp
-from clip_surgery_hub.prediction.runs.arrow import to_batch
-from clip_surgery_hub.prediction.runs.run_files import TABLES, UNFINISHED, shard_name
-from clip_surgery_hub.prediction.runs.schema import errors_schema
-from clip_surgery_hub.prediction.runs.shard_records import Counts, ShardRecord, record_shard, writing
+from clip_surgery_hub.prediction.runs.folder import RunFolder
+from clip_surgery_hub.prediction.runs.run_files import MANIFEST, TABLES, UNFINISHED, manifest_name, shard_name
+from clip_surgery_hub.prediction.runs.schema import errors_schema, to_batch
+from clip_surgery_hub.prediction.runs.shard_records import Counts, ShardRecord, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,15 +38,17 @@ class _OpenShard:
 
 
 class ShardSink:
-    """Takes the rows of one rank and writes them as shards; for one thread.
+    """Takes the rows of one rank and writes them as shards; one per rank and start, for one thread.
 
     A row is safe once its shard is recorded. Rows that wait for more are in :attr:`rows_open`, and no older
     than ``seconds`` after any :meth:`add` or :meth:`tick`.
 
+    Attributes:
+        recorded: rows that this sink has recorded.
+
     Args:
-        run: folder of the run, which :class:`RunFolder` made.
-        session: the start that this belongs to.
-        rank: of the process, counted over all nodes; one sink per rank and session.
+        run: that the rank writes to.
+        rank: of the process, counted over all nodes.
         schema: of the table of images, see :func:`images_schema`.
         shard_rows: the most rows of a shard.
         seconds: the longest that a row waits to be recorded.
@@ -59,8 +60,7 @@ class ShardSink:
 
     def __init__(
         self,
-        run: Path,
-        session: str,
+        run: RunFolder,
         rank: int,
         schema: pa.Schema,
         *,
@@ -72,12 +72,12 @@ class ShardSink:
             raise ValueError(f"shard_rows must be at least 1, got {shard_rows}.")
         if seconds < 0:
             raise ValueError(f"seconds must not be negative, got {seconds}.")
-        self._run, self._session, self._rank = run, session, rank
+        self._path, self._session, self._rank = run.path, run.session, rank
         self._schemas = {"images": schema, "errors": errors_schema()}
         self._shard_rows, self._seconds, self._clock = shard_rows, seconds, clock
         self._open = {table: _OpenShard() for table in TABLES}
         self._written = 0
-        self._recorded = Counts()
+        self.recorded = Counts()
 
     @property
     def rows_open(self) -> int:
@@ -85,14 +85,9 @@ class ShardSink:
         return sum(shard.rows for shard in self._open.values())
 
     @property
-    def recorded(self) -> Counts:
-        """Rows that this sink has recorded."""
-        return self._recorded
-
-    @property
     def added(self) -> Counts:
         """Rows that this sink holds, recorded or open."""
-        return self._recorded + Counts(**{table: shard.rows for table, shard in self._open.items()})
+        return self.recorded + Counts(**{table: shard.rows for table, shard in self._open.items()})
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take rows, and write every shard that is full or too old.
@@ -148,8 +143,9 @@ class ShardSink:
         content = _parquet(shard.batches, self._schemas[table])
         name = shard_name(self._session, self._rank, self._written)
         self._written += 1  # a name is used once, also if this fails
-        part, final = self._run / UNFINISHED / name, self._run / table / name
-        with writing(self._run):
+        part, final = self._path / UNFINISHED / name, self._path / table / name
+        manifest = self._path / MANIFEST / manifest_name(self._session, self._rank)
+        with writing(self._path):
             try:
                 write_new(part, content)
                 os.rename(part, final)
@@ -163,7 +159,7 @@ class ShardSink:
                     seconds=round(self._clock() - shard.since, 3),
                     time=stamp(datetime.now(UTC)),
                 )
-                record_shard(self._run, self._session, self._rank, record)
+                append_line(manifest, record.to_line())
             except BaseException:
                 # Not recorded: it would be a second copy of rows that are still open.
                 for path in (part, final):
@@ -171,7 +167,7 @@ class ShardSink:
                         path.unlink()
                 raise
         self._open[table] = _OpenShard()
-        self._recorded += Counts(**{table: shard.rows})
+        self.recorded += Counts(**{table: shard.rows})
 
 
 def _parquet(batches: list[pa.RecordBatch], schema: pa.Schema) -> memoryview:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.files.lock import is_held, read_holder
+from clip_surgery_hub.prediction.runs.folder import RunFolder
 from clip_surgery_hub.prediction.runs.run_files import RANKS
 from clip_surgery_hub.prediction.runs.run_record import read_record
 from clip_surgery_hub.prediction.runs.shard_records import (
@@ -193,7 +194,7 @@ def _read_reports(run: Path) -> list[RankReport]:
     return reports
 
 
-def finished_ranks(run: str | Path, session: str) -> int:
-    """How many ranks of a start have said that nothing is left for them to do."""
-    reports = _read_reports(Path(run))
-    return sum(report.finished for report in reports if report.session == session)
+def finished_ranks(run: RunFolder) -> int:
+    """How many ranks of this start have said that nothing is left for them to do."""
+    reports = _read_reports(run.path)
+    return sum(report.finished for report in reports if report.session == run.session)

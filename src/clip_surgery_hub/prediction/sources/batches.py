@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Container, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ BATCHES_HELD_BACK = 4
 """How many batches' worth of images wait at most for others of their shape."""
 
 
+@dataclass(eq=False)
 class ImageBatches(IterableDataset[Batch]):
     """The batches of one rank, shared among the workers of a data loader that takes them as they are.
 
@@ -33,23 +35,13 @@ class ImageBatches(IterableDataset[Batch]):
         ranks: how many processes share the source.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        image_transform: ImageTransform,
-        *,
-        batch_size: int,
-        done: Container[str] = (),
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        super().__init__()
-        self.source = source
-        self.image_transform = image_transform
-        self.batch_size = batch_size
-        self.done = done
-        self.rank = rank
-        self.ranks = ranks
+    source: Source
+    image_transform: ImageTransform
+    _: KW_ONLY
+    batch_size: int
+    done: Container[str] = ()
+    rank: int = 0
+    ranks: int = 1
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of this worker, or of the whole rank where there are no workers."""
@@ -125,7 +117,7 @@ def _batch(
     errors: list[dict[str, str]],
     image_transform: ImageTransform,
 ) -> Batch:
-    empty = torch.empty(0, 3, image_transform.patch, image_transform.patch, dtype=torch.uint8)
+    empty = torch.empty(0, 3, image_transform.patch_size, image_transform.patch_size, dtype=torch.uint8)
     return {
         "keys": [key for key, _, _ in group],
         "pixels": torch.stack([pixels for _, pixels, _ in group]) if group else empty,

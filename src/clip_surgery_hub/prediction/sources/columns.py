@@ -9,7 +9,7 @@ from typing import Any
 
 from clip_surgery_hub.images.loading import ImageError
 
-__all__ = ["IMAGE_COLUMNS", "choose_columns", "content_of", "needed", "with_columns"]
+__all__ = ["IMAGE_COLUMNS", "choose_columns", "content_of", "key_of", "needed", "with_columns"]
 
 IMAGE_COLUMNS = (
     "path",
@@ -22,7 +22,6 @@ IMAGE_COLUMNS = (
     "image_path",
     "image_bytes",
     "img",
-    "image",
     "jpg",
     "png",
 )
@@ -62,6 +61,20 @@ def with_columns(description: str, column: str | None, key: str | None) -> str:
     return f"{description} ({', '.join(chosen)})" if chosen else description
 
 
+def key_of(value: Any, column: str, place: str) -> str:
+    """A sample's key, of a cell that holds it; ``place`` says where that is.
+
+    Raises:
+        ValueError: for a cell without anything.
+    """
+    if value is None or value == "":
+        raise ValueError(
+            f"{place} has nothing in column {column!r}, which the image is known by. "
+            "Give every image a key of its own."
+        )
+    return str(value)
+
+
 def content_of(value: Any, folder: Path) -> Any:
     """What a sample's content is, of a cell that holds it.
 
@@ -84,7 +97,7 @@ def content_of(value: Any, folder: Path) -> Any:
 
 
 def needed(package: str, what: str) -> Any:
-    """A package that not every installation has.
+    """A package that not every installation has, or a module of one.
 
     Raises:
         ImportError: in one line, with the command that installs it.
@@ -92,6 +105,7 @@ def needed(package: str, what: str) -> Any:
     try:
         return import_module(package)
     except ImportError as error:
+        package = package.partition(".")[0]
         raise ImportError(
             f"{what} need the package {package}, which is not installed: pip install {package}"
         ) from error

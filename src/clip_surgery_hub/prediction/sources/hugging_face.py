@@ -7,19 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, needed, with_columns
-from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
+from clip_surgery_hub.prediction.sources.columns import (
+    choose_columns,
+    content_of,
+    key_of,
+    needed,
+    with_columns,
+)
 from clip_surgery_hub.prediction.sources.source import (
+    ROWS_AT_ONCE,
     ListedSource,
     Part,
     Source,
     StreamedSource,
     UniqueKeys,
+    refuse_duplicates,
 )
 
 __all__ = ["DatasetSource", "IterableDatasetSource", "is_dataset", "is_saved_dataset", "open_dataset"]
-
-KEYS_AT_ONCE = 65536
 
 
 def is_dataset(data: Any) -> bool:
@@ -47,12 +52,8 @@ def open_dataset(data: Any, *, column: str | None = None, key: str | None = None
         description = f"data set {data.absolute()}"
         data = datasets.load_from_disk(str(data))
     elif isinstance(data, datasets.Dataset | datasets.IterableDataset):
-        parts = (
-            data.info.dataset_name,
-            data.info.config_name,
-            None if data.split is None else str(data.split),
-        )
-        description = " ".join(["data set", *filter(None, parts)])
+        parts = (data.info.dataset_name, data.info.config_name, data.split)
+        description = " ".join(["data set", *(str(part) for part in parts if part)])
     if isinstance(data, dict) and len(data) == 1:
         (data,) = data.values()  # a single split
     if isinstance(data, datasets.Dataset):
@@ -78,10 +79,10 @@ class DatasetSource(ListedSource):
         description = f"{description}, {len(dataset)} rows"
         self._column, self._key = _columns(dataset, column, key, description)
         self._images = _undecoded(dataset, self._column, [self._column])
-        self._keys = None if self._key is None else dataset.select_columns([self._key]).with_format("arrow")
         if not len(dataset):
             raise ValueError(f"The {description} has no row. Give one row per image.")
         if self._key is not None:
+            self._keys = dataset.select_columns([self._key]).with_format("arrow")
             refuse_duplicates(self.keys, description)
         self.description = with_columns(description, self._column, self._key)
 
@@ -91,13 +92,14 @@ class DatasetSource(ListedSource):
 
     def keys(self, first: int = 0) -> Iterator[str]:
         """The keys in the order of the rows, from a row on."""
-        if self._keys is None:
+        if self._key is None:
             yield from map(str, range(first, self.count()))
             return
-        for begin in range(first, self.count(), KEYS_AT_ONCE):
-            table = self._keys[begin : min(begin + KEYS_AT_ONCE, self.count())]
-            for row, value in enumerate(table.column(0).to_pylist(), begin):
-                yield _key_of(value, self._key, row)
+        row = first
+        for table in self._keys.skip(first).iter(ROWS_AT_ONCE):
+            for value in table.column(0).to_pylist():
+                yield key_of(value, self._key, f"Row {row} of the data set")
+                row += 1
 
     def contents(self) -> Callable[[int], Any]:
         """From rows to paths or bytes; relative paths begin in the working folder."""
@@ -125,8 +127,7 @@ class IterableDatasetSource(StreamedSource):
 
     def parts(self) -> int:
         """How many shards the dataset has."""
-        count: int = self._rows.num_shards
-        return count
+        return int(self._rows.num_shards)
 
     def part(self, number: int) -> Part:
         """The rows of a shard."""
@@ -139,7 +140,8 @@ class IterableDatasetSource(StreamedSource):
             if self._key is None:
                 key = f"{before}{row}"
             else:
-                key = unique(before + _key_of(batch[self._key][0], self._key, row))
+                value = batch[self._key][0]
+                key = unique(before + key_of(value, self._key, f"Row {row} of the data set"))
             yield key, partial(content_of, batch[self._column][0], Path())
 
 
@@ -163,12 +165,3 @@ def _undecoded(dataset: Any, column: str, chosen: list[str]) -> Any:
     if dataset.features is not None and isinstance(dataset.features[column], datasets.Image):
         plain = plain.cast_column(column, datasets.Image(decode=False))
     return plain
-
-
-def _key_of(value: Any, column: str | None, row: int) -> str:
-    if value is None or value == "":
-        raise ValueError(
-            f"Row {row} of the data set has nothing in column {column!r}, which the image is known by. "
-            "Give every image a key of its own."
-        )
-    return str(value)

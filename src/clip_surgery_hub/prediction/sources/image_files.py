@@ -5,17 +5,13 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.images.loading import SUFFIXES
-from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
-from clip_surgery_hub.prediction.sources.source import ListedSource
+from clip_surgery_hub.prediction.sources.source import ListedSource, in_chunks, refuse_duplicates
 
 __all__ = ["FileSource", "is_image", "open_folder", "open_pattern"]
-
-ROWS_AT_ONCE = 65536
 
 
 class FileSource(ListedSource):
@@ -37,10 +33,8 @@ class FileSource(ListedSource):
 
         self.folder = folder
         self.description = description
-        remaining = iter(names)
-        chunks = iter(lambda: [os.fsencode(name) for name in islice(remaining, ROWS_AT_ONCE)], [])
-        columns = [pa.array(chunk, pa.binary()) for chunk in chunks]
-        self._names = pa.chunked_array(columns, pa.binary())
+        chunks = [pa.array(chunk, pa.binary()) for chunk in in_chunks(map(os.fsencode, names))]
+        self._names = pa.chunked_array(chunks, pa.binary())
         refuse_duplicates(self.keys, self.description)
 
     def count(self) -> int:
@@ -49,8 +43,8 @@ class FileSource(ListedSource):
 
     def keys(self, first: int = 0) -> Iterator[str]:
         """The relative paths, with the numbers of bytes that are not UTF-8."""
-        for begin in range(first, len(self._names), ROWS_AT_ONCE):
-            for name in self._names.slice(begin, ROWS_AT_ONCE).to_pylist():
+        for chunk in self._names.slice(first).chunks:
+            for name in chunk.to_pylist():
                 yield name.decode("utf-8", "backslashreplace")
 
     def contents(self) -> Callable[[int], Any]:
@@ -86,7 +80,7 @@ def open_pattern(pattern: str) -> FileSource:
     Raises:
         FileNotFoundError: if it matches no file.
     """
-    folder, rest = fixed_folder(pattern)
+    folder, rest = _fixed_folder(pattern)
     hidden = rest.rpartition("/")[2].startswith(".")
     found = (
         match.relative_to(folder).as_posix()
@@ -100,7 +94,7 @@ def open_pattern(pattern: str) -> FileSource:
     return source
 
 
-def fixed_folder(pattern: str) -> tuple[Path, str]:
+def _fixed_folder(pattern: str) -> tuple[Path, str]:
     """A pattern as the absolute folder before its first wildcard, and the rest."""
     path = Path(pattern).expanduser().absolute()
     folder = path.parent
@@ -127,12 +121,19 @@ def _walk(folder: Path, inside: str, read: set[tuple[int, int]], links: list[str
         if (status.st_dev, status.st_ino) in read:
             return
         read.add((status.st_dev, status.st_ino))
+        names, folders = [], {}
         with os.scandir(here) as entries:
-            names, folders = _images_and_folders(entries)
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    folders[entry.name] = entry.is_symlink()
+                elif not is_image(entry.name):
+                    continue
+                names.append(entry.name)
     except PermissionError as error:
         raise PermissionError(f"The folder {here} may not be read; check its permissions.") from error
-    names.sort()
-    for name in names:
+    for name in sorted(names):
         path = f"{inside}/{name}" if inside else name
         if name not in folders:
             yield path
@@ -140,21 +141,6 @@ def _walk(folder: Path, inside: str, read: set[tuple[int, int]], links: list[str
             links.append(path)
         else:
             yield from _walk(folder, path, read, links)
-
-
-def _images_and_folders(entries: Iterable[os.DirEntry[str]]) -> tuple[list[str], dict[str, bool]]:
-    """Names of what is not hidden, and which of them are folders: True for a link to one."""
-    names: list[str] = []
-    folders: dict[str, bool] = {}
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if _is_folder(entry):
-            folders[entry.name] = entry.is_symlink()
-        elif not is_image(entry.name):
-            continue
-        names.append(entry.name)
-    return names, folders
 
 
 def is_image(name: str) -> bool:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, with_columns
-from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
-from clip_surgery_hub.prediction.sources.source import ListedSource
+from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, key_of, with_columns
+from clip_surgery_hub.prediction.sources.source import ListedSource, in_chunks, refuse_duplicates
 
 __all__ = ["ManifestSource"]
 
-ROWS_AT_ONCE = 65536
-Row = tuple[int, str | None, str]  # line, path, key
+Rows = Iterator[tuple[int, dict[str, Any]]]  # number of the line, column -> value
 
 
 class ManifestSource(ListedSource):
@@ -42,15 +40,15 @@ class ManifestSource(ListedSource):
         path = path.absolute()
         self.folder = path.parent
         self.description = f"manifest {path}"
-        rows = _lines_of_csv if path.suffix.lower() == ".csv" else _lines_of_json
+        rows_of = _rows_of_csv if path.suffix.lower() == ".csv" else _rows_of_json
         paths, keys = [], []
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                names, lines = rows(file)
+                names, rows = rows_of(file)
                 column, key = choose_columns(names, column, key, source=self.description)
-                for chunk in _chunks(_checked(lines, column, key, self.description)):
-                    paths.append(pa.array([row[1] for row in chunk], pa.string()))
-                    keys.append(pa.array([row[2] for row in chunk], pa.string()))
+                for chunk in in_chunks(_paths_and_keys(rows, column, key, self.description)):
+                    paths.append(pa.array([path for path, _ in chunk], pa.string()))
+                    keys.append(pa.array([key for _, key in chunk], pa.string()))
         except UnicodeDecodeError as error:
             raise ValueError(f"The {self.description} is not UTF-8. Save it as UTF-8.") from error
         if not keys:
@@ -66,64 +64,59 @@ class ManifestSource(ListedSource):
 
     def keys(self, first: int = 0) -> Iterator[str]:
         """The keys in the order of the rows, from a row on."""
-        for begin in range(first, len(self._keys), ROWS_AT_ONCE):
-            yield from self._keys.slice(begin, ROWS_AT_ONCE).to_pylist()
+        for chunk in self._keys.slice(first).chunks:
+            yield from chunk.to_pylist()
 
     def contents(self) -> Callable[[int], Any]:
         """From rows to paths."""
         return lambda row: content_of(self._paths[row].as_py(), self.folder)
 
 
-def _lines_of_csv(file: Iterable[str]) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
+def _rows_of_csv(file: Iterable[str]) -> tuple[list[str], Rows]:
+    """The names of the columns, and the rows."""
     reader = csv.DictReader(file)
-    names = list(reader.fieldnames or [])
-    return names, ((reader.line_num, row) for row in _csv_errors_named(reader))
 
-
-def _csv_errors_named(reader: csv.DictReader[str]) -> Iterator[dict[str, Any]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise ValueError(
-            f"Line {reader.line_num} of the manifest is no CSV ({error}). Correct it."
-        ) from error
-
-
-def _lines_of_json(file: Iterable[str]) -> tuple[list[str], Iterator[tuple[int, dict[str, Any]]]]:
-    objects = _objects(file)
-    first = next(objects, None)
-    if first is None:
-        return [], iter(())
-    return list(first[1]), _then(first, objects)
-
-
-def _objects(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
+    def rows() -> Rows:
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
             raise ValueError(
-                f"Line {number} of the manifest is no JSON ({error}). Write one object per line."
+                f"Line {reader.line_num} of the manifest is no CSV ({error}). Correct it."
             ) from error
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"Line {number} of the manifest is {type(row).__name__} where an object was expected. "
-                "Write one object per line."
-            )
-        yield number, row
+
+    return list(reader.fieldnames or []), rows()
 
 
-def _then(first: tuple[int, dict[str, Any]], others: Iterator[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-    yield first
-    yield from others
+def _rows_of_json(file: Iterable[str]) -> tuple[list[str], Rows]:
+    """The names of the columns, which are those of the first row, and the rows."""
+
+    def rows() -> Rows:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"Line {number} of the manifest is no JSON ({error}). Write one object per line."
+                ) from error
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"Line {number} of the manifest is {type(row).__name__} where an object was expected. "
+                    "Write one object per line."
+                )
+            yield number, row
+
+    others = rows()
+    first = list(islice(others, 1))
+    return [name for _, row in first for name in row], chain(first, others)
 
 
-def _checked(
-    lines: Iterable[tuple[int, dict[str, Any]]], column: str, key: str | None, source: str
-) -> Iterator[Row]:
-    for number, row in lines:
+def _paths_and_keys(
+    rows: Rows, column: str, key: str | None, source: str
+) -> Iterator[tuple[str | None, str]]:
+    for number, row in rows:
         path = row.get(column)
         if path is not None and not isinstance(path, str):
             raise ValueError(
@@ -131,14 +124,4 @@ def _checked(
                 "was expected. Correct it, or name another column."
             )
         own = path if key is None else row.get(key)
-        if own is None or own == "":
-            raise ValueError(
-                f"Line {number} of the {source} has nothing in column {key or column!r}, which the image "
-                "is known by. Give every image a key of its own."
-            )
-        yield number, path, str(own)
-
-
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    remaining = iter(rows)
-    return iter(lambda: list(islice(remaining, ROWS_AT_ONCE)), [])
+        yield path, key_of(own, key or column, f"Line {number} of the {source}")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.prediction.sources.hugging_face import is_dataset, is_saved_dataset, open_dataset
 from clip_surgery_hub.prediction.sources.image_files import is_image, open_folder, open_pattern
 from clip_surgery_hub.prediction.sources.manifest import ManifestSource
-from clip_surgery_hub.prediction.sources.pairs import PairSource
 from clip_surgery_hub.prediction.sources.parquet import ParquetSource
-from clip_surgery_hub.prediction.sources.source import Source
+from clip_surgery_hub.prediction.sources.source import ListedSource, Source, refuse_duplicates
 from clip_surgery_hub.prediction.sources.tars import TAR_SUFFIXES, TarSource, expand_braces, is_address
 
 __all__ = ["open_source"]
@@ -75,6 +75,37 @@ def open_source(data: Any, *, column: str | None = None, key: str | None = None)
             raise FileNotFoundError(f"There is no manifest {path}. Check the path.")
         return ManifestSource(path, column=column, key=key)
     return _without_columns(open_pattern(text), column, key)
+
+
+class PairSource(ListedSource):
+    """A sequence of ``(key, image)``, where an image is whatever `ImageTransform.read` takes.
+
+    Raises:
+        ValueError: for an item that is no pair with a string before it, or a key that comes twice.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        for number, pair in enumerate(pairs):
+            if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise ValueError(
+                    f"Item {number} of the data is {type(pair).__name__} where a pair (key, image) was "
+                    "expected, with a string as key."
+                )
+        self._pairs = pairs
+        self.description = f"sequence of {len(pairs)} images"
+        refuse_duplicates(self.keys, self.description)
+
+    def count(self) -> int:
+        """How many pairs there are."""
+        return len(self._pairs)
+
+    def keys(self, first: int = 0) -> Iterator[str]:
+        """The keys in their order, from a row on."""
+        return (key for key, _ in islice(self._pairs, first, None))
+
+    def contents(self) -> Callable[[int], Any]:
+        """From rows to images."""
+        return lambda row: self._pairs[row][1]
 
 
 def _open_folder(folder: Path, column: str | None, key: str | None) -> Source:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.images.loading import ImageError
-from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, with_columns
-from clip_surgery_hub.prediction.sources.duplicate_keys import refuse_duplicates
-from clip_surgery_hub.prediction.sources.source import ListedSource
+from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, key_of, with_columns
+from clip_surgery_hub.prediction.sources.source import ROWS_AT_ONCE, ListedSource, refuse_duplicates
 
 __all__ = ["ParquetSource"]
 
-KEYS_AT_ONCE = 65536
 IMAGES_AT_ONCE = 16
 
 
@@ -42,7 +40,7 @@ class ParquetSource(ListedSource):
     ) -> None:
         import pyarrow as pa
 
-        self._groups: list[tuple[Path, int]] = []
+        self.groups: list[tuple[Path, int]] = []
         rows: list[int] = []
         for path in paths:
             try:
@@ -51,11 +49,11 @@ class ParquetSource(ListedSource):
             except pa.ArrowException as error:
                 raise ValueError(f"The manifest {path} is no Parquet that can be read ({error}).") from error
             for number in range(metadata.num_row_groups):
-                self._groups.append((path, number))
+                self.groups.append((path, number))
                 rows.append(metadata.row_group(number).num_rows)
             self.column, self._key = choose_columns(schema.names, column, key, source=f"manifest {path}")
             holds_paths = _holds_paths(schema.field(self.column).type, f"manifest {path}", self.column)
-        self._ends = list(accumulate(rows))
+        self._starts = list(accumulate(rows, initial=0))
         if not self.count():
             raise ValueError(f"The {description} has no row. Give one row per image.")
         self.description = with_columns(description, self.column, self._key)
@@ -66,38 +64,36 @@ class ParquetSource(ListedSource):
 
     def count(self) -> int:
         """How many rows there are."""
-        return self._ends[-1] if self._ends else 0
+        return self._starts[-1]
+
+    def group_of(self, row: int) -> int:
+        """The number of the row group that a row is in."""
+        return bisect_right(self._starts, row) - 1
 
     def keys(self, first: int = 0) -> Iterator[str]:
         """The keys in the order of the rows, from a row on."""
         if self._key is None:
             yield from map(str, range(first, self.count()))
             return
-        row = first
-        while row < self.count():
-            group = bisect_right(self._ends, row)
-            begin = self._ends[group - 1] if group else 0
-            for value in self._values(group, self._key, KEYS_AT_ONCE, skip=row - begin):
-                if value is None or value == "":
-                    path, number = self._groups[group]
-                    raise ValueError(
-                        f"A row in row group {number} of {path} has nothing in column {self._key!r}, which "
-                        "the image is known by. Give every image a key of its own."
-                    )
-                yield value.decode() if isinstance(value, bytes) else str(value)
-            row = self._ends[group]
+        for group in range(self.group_of(first), len(self.groups)):
+            path, number = self.groups[group]
+            place = f"A row in row group {number} of {path}"
+            for _, value in self.values(group, self._key, ROWS_AT_ONCE, first=first):
+                yield key_of(value.decode() if isinstance(value, bytes) else value, self._key, place)
 
     def contents(self) -> Callable[[int], Any]:
         """From rows, in ascending order, to paths or bytes; a few at a time are in memory."""
         return _Reader(self).content
 
-    def _values(self, group: int, column: str, at_once: int, *, skip: int = 0) -> Iterator[Any]:
-        path, number = self._groups[group]
+    def values(self, group: int, column: str, at_once: int, *, first: int) -> Iterator[tuple[int, Any]]:
+        """The rows of a group and their values in a column, from a row on; so many at once are in memory."""
+        path, number = self.groups[group]
+        row = self._starts[group]
         with _opened(path) as file:
             for batch in file.iter_batches(at_once, row_groups=[number], columns=[column], use_threads=False):
-                values = batch.column(0)
-                yield from values.slice(min(skip, len(values))).to_pylist()
-                skip = max(0, skip - len(values))
+                skipped = min(max(0, first - row), len(batch))
+                yield from enumerate(batch.column(0).slice(skipped).to_pylist(), row + skipped)
+                row += len(batch)
 
 
 class _Reader:
@@ -106,32 +102,25 @@ class _Reader:
     def __init__(self, source: ParquetSource) -> None:
         self._source = source
         self._group = -1
-        self._next = 0
-        self._values: Iterator[Any] = iter(())
+        self._values: Iterator[tuple[int, Any]] = iter(())
         self._damage: ImageError | None = None
 
     def content(self, row: int) -> Any:
         import pyarrow as pa
 
-        group = bisect_right(self._source._ends, row)
-        path, number = self._source._groups[group]
-        begin = self._source._ends[group - 1] if group else 0
+        group = self._source.group_of(row)
+        path, number = self._source.groups[group]
         if group != self._group:
-            self._group, self._next, self._damage = group, row, None
-            self._values = self._source._values(group, self._source.column, IMAGES_AT_ONCE, skip=row - begin)
+            self._group, self._damage = group, None
+            self._values = self._source.values(group, self._source.column, IMAGES_AT_ONCE, first=row)
         if self._damage is None:
             try:
-                for _ in range(row - self._next):
-                    next(self._values)
-                value = next(self._values)
+                return content_of(next(value for place, value in self._values if place == row), path.parent)
             except (OSError, StopIteration, pa.ArrowException) as error:
                 self._damage = ImageError(
                     f"Row group {number} of {path} cannot be read ({error}); write the file again.", "damaged"
                 )
-        if self._damage is not None:
-            raise self._damage
-        self._next = row + 1
-        return content_of(value, path.parent)
+        raise self._damage
 
 
 def _opened(path: Path) -> Any:

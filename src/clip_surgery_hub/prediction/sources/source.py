@@ -7,16 +7,32 @@ keys that are done, so the readers agree on who takes what without speaking to e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator, Sized
+from collections.abc import Callable, Container, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 from clip_surgery_hub.images.loading import ImageError
 
-__all__ = ["ListedSource", "UniqueKeys", "Part", "Sample", "Share", "Source", "StreamedSource"]
+__all__ = [
+    "ListedSource",
+    "Part",
+    "Sample",
+    "Share",
+    "Source",
+    "StreamedSource",
+    "UniqueKeys",
+    "in_chunks",
+    "refuse_duplicates",
+]
 
+T = TypeVar("T")
+ROWS_AT_ONCE = 65536
+"""How many rows of a list are in memory as Python objects."""
 Part = Iterator[tuple[str, Callable[[], Any]]]
 """Keys of a part of a stream in their order, each with the function that gives its content, to be called
 before the next key is asked for, or not at all."""
@@ -64,13 +80,13 @@ class Source(ABC):
 
     description: str
 
-    @abstractmethod
     def count(self) -> int | None:
         """How many samples there are; None where only reading all of them would tell."""
+        return None
 
-    @abstractmethod
     def remaining(self, done: Container[str] = ()) -> int | None:
         """How many samples are not ``done``; None where only reading all of them would tell."""
+        return None
 
     @abstractmethod
     def samples(self, share: Share, done: Container[str] = ()) -> Iterator[Sample]:
@@ -130,12 +146,6 @@ class StreamedSource(Source):
         Contents that are not called for cost as little as they can.
         """
 
-    def count(self) -> None:
-        """Not known before all is read."""
-
-    def remaining(self, done: Container[str] = ()) -> None:
-        """Not known before all is read."""
-
     def samples(self, share: Share, done: Container[str] = ()) -> Iterator[Sample]:
         """One share of the samples whose keys are not in ``done``: over all shares, each sample once."""
         parts = self.parts()
@@ -169,6 +179,41 @@ class UniqueKeys:
         return own
 
 
+def in_chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """The values in lists of :data:`ROWS_AT_ONCE`; the last one is shorter, and none is empty."""
+    remaining = iter(values)
+    return iter(lambda: list(islice(remaining, ROWS_AT_ONCE)), [])
+
+
+def refuse_duplicates(keys: Callable[[], Iterable[str]], source: str) -> None:
+    """Make sure that no key comes twice, with eight bytes of memory for a key.
+
+    Args:
+        keys: gives the keys; asked a second time only where two of them may be the same.
+        source: what the message calls their source.
+
+    Raises:
+        ValueError: naming the first key that comes again.
+    """
+    chunks = [np.fromiter(map(_digest, chunk), np.uint64, len(chunk)) for chunk in in_chunks(keys())]
+    if not chunks:
+        return
+    ordered = np.concatenate(chunks)
+    ordered.sort()
+    suspected = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    if not suspected:
+        return
+    seen: set[str] = set()
+    for key in keys():
+        if _digest(key) not in suspected:
+            continue
+        if key in seen:
+            raise ValueError(
+                f"Two images have the key {key!r} in the {source}. Give each image one key of its own."
+            )
+        seen.add(key)
+
+
 def _content_or_error(content: Callable[[], Any]) -> Any:
     try:
         return content()
@@ -178,3 +223,7 @@ def _content_or_error(content: Callable[[], Any]) -> Any:
 
 def _is_empty(done: Container[str]) -> bool:
     return isinstance(done, Sized) and len(done) == 0
+
+
+def _digest(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest())

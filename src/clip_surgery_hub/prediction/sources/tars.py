@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from clip_surgery_hub.images.loading import SUFFIXES, ImageError
 from clip_surgery_hub.prediction.sources.columns import needed, with_columns
@@ -49,9 +49,9 @@ class TarSource(StreamedSource):
         for tar in tars:
             if not is_address(tar) and not Path(tar).is_file():
                 raise FileNotFoundError(f"There is no tar {tar}. Check the path.")
-        twice = {tar for tar in tars if tars.count(tar) > 1} if len(set(tars)) < len(tars) else set()
-        if twice:
-            raise ValueError(f"The tar {min(twice)} is given twice. Give each tar once.")
+        if len(set(tars)) < len(tars):
+            twice = min(tar for tar in tars if tars.count(tar) > 1)
+            raise ValueError(f"The tar {twice} is given twice. Give each tar once.")
         self._tars = list(tars)
         self._names = _without_common_folder(self._tars)
         self._column = column
@@ -69,11 +69,10 @@ class TarSource(StreamedSource):
             with _seekable(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
                 for base, members in self._samples(archive, file):
                     yield unique(f"{name}/{base}"), partial(self._image, archive, members)
-        except (
-            Exception
-        ) as error:  # tarfile, gzip and the commands behind addresses raise errors of every kind
+        # tarfile, gzip and the commands behind addresses raise errors of every kind
+        except Exception as error:
             message = f"The tar {tar} is damaged or cut off ({error}); write it again."
-            yield name, partial(_refuse, ImageError(message, "damaged"))
+            yield name, partial(ImageError, message, "damaged")
 
     def _image(self, archive: tarfile.TarFile, members: list[Member]) -> bytes:
         suffixes = ", ".join(suffix for suffix, _ in members)
@@ -131,9 +130,7 @@ def expand_braces(pattern: str) -> list[str]:
     Raises:
         ImportError: if ``webdataset`` is not installed.
     """
-    needed("webdataset", "WebDataset tars")
-    expanded: list[str] = needed("webdataset.shardlists", "WebDataset tars").expand_urls(pattern)
-    return expanded
+    return list(needed("webdataset.shardlists", "WebDataset tars").expand_urls(pattern))
 
 
 def _files(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
@@ -185,7 +182,3 @@ def _without_common_folder(tars: Sequence[str]) -> list[str]:
     while all(len(folder) > common and folder[common] == folders[0][common] for folder in folders):
         common += 1
     return ["/".join(tar.split("/")[common:]) for tar in tars]
-
-
-def _refuse(error: ImageError) -> Any:
-    raise error
