@@ -19,7 +19,7 @@ def evaluation(
     task: str, *, classes: int, side: int, images: int, height: int = 375, width: int = 500
 ) -> Callable[[], object]:
     """A step of an evaluation of CLIP Surgery on a random ViT-B/16, with images of VOC's usual size."""
-    from clip_surgery_hub import CLIPSurgery, remove_surgery
+    from clip_surgery_hub import CLIPSurgery
     from clip_surgery_hub.evaluate import get_task, variants_of
     from clip_surgery_hub.evaluate.data import Item
     from clip_surgery_hub.evaluate.evaluator import SurgeryEvaluator
@@ -28,14 +28,13 @@ def evaluation(
     from clip_surgery_hub.images.image_transform import Normalization
 
     clip = CLIPSurgery(vision_tower(), processor=Normalization((0.5,) * 3, (0.5,) * 3), device="cpu")
-    remove_surgery(clip.model)
     generator = torch.Generator().manual_seed(0)
     embeds = torch.nn.functional.normalize(torch.randn(classes, 512, generator=generator), dim=-1)
     chosen = get_task(task)
     evaluator = SurgeryEvaluator(
         clip,
         task=chosen,
-        setting=TaskOptions(classes=classes),
+        task_options=TaskOptions(classes=classes),
         variants=variants_of(["clip_surgery"], blocks=12, automatic=chosen.automatic),
         class_set=embeds,
         owner=torch.arange(classes),

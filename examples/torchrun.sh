@@ -15,7 +15,7 @@
 # torchrun ends with 0 if all is done and all images could be read. Otherwise it ends with 1, and its report names
 # the exit code of a rank: 1 done, but some images could not be read; 75 stopped early in good order; 2 wrong input.
 # After SIGTERM it names the signal instead, when the ranks have written everything. Started again, the same command
-# goes on.
+# resumes.
 set -euo pipefail
 nodes=${NODES:-2} devices=${DEVICES:-1}
 

@@ -182,7 +182,7 @@ def test_a_package_that_is_imported_is_kept_and_another_version_is_refused(
         "told = package.create_model.__code__.co_filename, package.__file__"
     )
     of_checkout, of_installed = (
-        [str(place / "clip_surgery_hub" / name) for name in ("hub/creating.py", "__init__.py")]
+        [str(place / "clip_surgery_hub" / name) for name in ("factory.py", "__init__.py")]
         for place in (checkout / "src", tmp_path / "installed")
     )
     # Installed, but not imported: the checkout is what was asked for.

@@ -1,4 +1,4 @@
-"""Training batches of the synthetic world: images, captions and which words each image shows."""
+"""Training batches of synthetic scenes: images, captions and which words each image shows."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from clip_surgery_hub.evaluate.datasets.scenes import FIRST_SEED, LEAST_PIXELS
 from clip_surgery_hub.functional import feature_surgery, similarity_map, unit_length
+from clip_surgery_hub.results.explanation import Features
 from clip_surgery_hub.scenes import HELD_OUT, TRAINING, Scene, World, draw_scene, load_sprites
 from clip_surgery_hub.text.embedding import embed_texts
 from clip_surgery_hub.towers import find_tower
@@ -54,7 +55,7 @@ def measure_maps(maps: Tensor, scene: Scene, words: tuple[str, ...]) -> list[tup
 
     `maps` is [T, H, W] in [0, 1] over `words`.
     """
-    figures = []
+    metrics = []
     for word in scene.words:
         mask = torch.from_numpy(scene.mask(word))
         if int(mask.sum()) < LEAST_PIXELS:
@@ -65,12 +66,12 @@ def measure_maps(maps: Tensor, scene: Scene, words: tuple[str, ...]) -> list[tup
         union = (above | mask).flatten(1).sum(1)
         overlap = float(((above & mask).flatten(1).sum(1) / union).max())
         peak = float(mask.flatten()[heat.argmax()])
-        figures.append((contrast, overlap, peak))
-    return figures
+        metrics.append((contrast, overlap, peak))
+    return metrics
 
 
 def measure_scene(similarity: Tensor, scene: Scene, words: tuple[str, ...]) -> np.ndarray:
-    """The figures of `measure_maps` [K, 3] for the K words of a scene that count.
+    """The metrics of `measure_maps` [K, 3] for the K words of a scene that count.
 
     `similarity` is [T, h, w], patches over `words`; only the maps of the scene's own words are made.
     """
@@ -112,9 +113,9 @@ def evaluate(
     *,
     method: str,
     depth: int | None,
-    with_surgery: bool,
+    features: Features,
 ) -> dict[str, float]:
-    """The four figures in percent; `with_surgery`: with feature surgery, else plain cosine similarity."""
+    """The four metrics in percent, of plain cosine similarity or of that after feature surgery."""
     words = load_sprites().concepts
     contrasts, overlaps, peaks, scores = [], [], [], []
     with surgery(model, method, depth):
@@ -123,15 +124,15 @@ def evaluate(
             batch = scenes[first : first + 50]
             pixels = pixels_of(batch, processor)
             tokens = tower.encode(pixels)
-            similarity = feature_surgery(tokens, texts) if with_surgery else tokens @ texts.T
+            similarity = feature_surgery(tokens, texts) if features == "surgery" else tokens @ texts.T
             grid = tower.grid(*pixels.shape[2:])
             scores.append(similarity[:, 0])
             for scene, patches in zip(batch, similarity[:, 1:], strict=True):
-                figures = measure_scene(patches.T.unflatten(1, grid), scene, words)
-                if len(figures):
-                    contrasts.append(figures[:, 0].mean())
-                    overlaps += figures[:, 1].tolist()
-                    peaks += figures[:, 2].tolist()
+                metrics = measure_scene(patches.T.unflatten(1, grid), scene, words)
+                if len(metrics):
+                    contrasts.append(metrics[:, 0].mean())
+                    overlaps += metrics[:, 1].tolist()
+                    peaks += metrics[:, 2].tolist()
     precision = average_precisions(torch.cat(scores), shown_words(scenes, words))
     return {
         name: round(100 * float(np.mean(values)), 2)
@@ -163,13 +164,14 @@ def main() -> None:
     grounds = tuple(HELD_OUT if options.backgrounds == "held-out" else TRAINING)
     styles = tuple(options.styles) if options.styles else None
     scenes = draw(options.scenes, World(size=(native, native), styles=styles, backgrounds=grounds))
-    rows = {"raw CLIP": ("none", None, False), "feature surgery alone": ("none", None, True)}
-    rows |= {f"surgery, depth {depth}": ("clip_surgery", depth, True) for depth in options.depths}
-    for name, (method, depth, with_surgery) in rows.items():
-        figures = evaluate(
-            model, processor, texts, scenes, method=method, depth=depth, with_surgery=with_surgery
-        )
-        print(json.dumps({"variant": name, **figures}), flush=True)
+    variants: dict[str, tuple[str, int | None, Features]] = {
+        "raw CLIP": ("none", None, "plain"),
+        "feature surgery alone": ("none", None, "surgery"),
+    }
+    variants |= {f"surgery, depth {depth}": ("clip_surgery", depth, "surgery") for depth in options.depths}
+    for name, (method, depth, features) in variants.items():
+        metrics = evaluate(model, processor, texts, scenes, method=method, depth=depth, features=features)
+        print(json.dumps({"variant": name, **metrics}), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tasks.bootstrap import interval, ratio
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.analysis import attention_analysis, attention_averages, redundancy_analysis
 from clip_surgery_hub.analysis.attention_results import PARTS, AttentionAverages
-from clip_surgery_hub.analysis.redundancy_result import VARIANTS, RedundancyAnalysis
+from clip_surgery_hub.analysis.redundancy_result import COMPARISONS, RedundancyAnalysis
 from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.scenes import Scene, World, load_sprites
 
@@ -50,7 +50,7 @@ def print_row(name: str, values: Sequence[float] | torch.Tensor | np.ndarray, di
 
 
 def deeper_half(values: torch.Tensor) -> torch.Tensor:
-    """Mean over the deeper half of the blocks, the share that the paper operates: [P, L] -> [P]."""
+    """Mean over the deeper half of the blocks, the share that the paper modifies: [P, L] -> [P]."""
     return values[:, values.shape[1] // 2 :].mean(1)
 
 
@@ -125,17 +125,17 @@ def print_redundancy(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
     ]
     analysis = redundancy_analysis(clip, images, load_sprites().concepts, masks=masks)
     print_heading("mSC, percent")
-    for variant in VARIANTS:
-        contrasts = [list(found.values()) for found in analysis.contrasts(variant) if found]
-        print_row(NAMES[variant], [np.mean(found) for found in contrasts], 1)
+    for comparison in COMPARISONS:
+        contrasts = [list(found.values()) for found in analysis.contrasts(comparison) if found]
+        print_row(NAMES[comparison], [np.mean(found) for found in contrasts], 1)
     for heading, against in (("other objects", True), ("the ground", False)):
         print_heading(f"heat on the text's object minus that on {heading}, percent")
-        for variant in VARIANTS:
-            values = _heat_on_own(analysis, variant, scenes, against_objects=against)
-            print_row(NAMES[variant], values, 1)
+        for comparison in COMPARISONS:
+            values = _heat_on_own(analysis, comparison, scenes, against_objects=against)
+            print_row(NAMES[comparison], values, 1)
     means = {
-        variant: [maps.mean(0) for maps in analysis.similarity(variant)]
-        for variant in ("raw", "architecture_surgery")
+        comparison: [maps.mean(0) for maps in analysis.similarity(comparison)]
+        for comparison in ("raw", "architecture_surgery")
     }
     for heading, raw, read in (
         ("the empty text's heat", analysis.original_unrelated, analysis.modified_unrelated),
@@ -149,8 +149,8 @@ def print_redundancy(clip: CLIPSurgery, scenes: Sequence[Scene]) -> None:
                 values.append(100 * float(heat[shown].mean() - heat[~shown].mean()))
             print_row(name, values, 1)
     print_heading("resemblance to the empty text's map")
-    for variant in VARIANTS:
-        print_row(NAMES[variant], analysis.resemblance(variant).mean(1), 2)
+    for comparison in COMPARISONS:
+        print_row(NAMES[comparison], analysis.resemblance(comparison).mean(1), 2)
     print(f"| **energy common to all texts**, percent | {100 * analysis.redundancy:.0f} | |")
 
 
@@ -161,12 +161,12 @@ def _heat(similarity: torch.Tensor, scene: Scene) -> np.ndarray:
 
 
 def _heat_on_own(
-    analysis: RedundancyAnalysis, variant: str, scenes: Sequence[Scene], *, against_objects: bool
+    analysis: RedundancyAnalysis, comparison: str, scenes: Sequence[Scene], *, against_objects: bool
 ) -> list[float]:
     """Mean over the texts of each image that has something to compare with."""
     assert analysis.masks is not None
     images = []
-    similarities = analysis.similarity(variant)  # type: ignore[arg-type]
+    similarities = analysis.similarity(comparison)  # type: ignore[arg-type]
     for maps, masks, scene in zip(similarities, analysis.masks, scenes, strict=True):
         shown, values = scene.visible.any(0), []
         for text, mask in masks.items():
@@ -191,7 +191,7 @@ def main() -> None:
     clip = CLIPSurgery.from_pretrained(options.checkpoint)
     side = clip.tower.native_size
     scenes = draw(options.scenes, World(size=(side, side)))
-    print("| figure | mean | 95% interval |\n|---|---|---|")
+    print("| metric | mean | 95% interval |\n|---|---|---|")
     images = [scene.image for scene in scenes]
     averages = attention_averages(clip, images, [scene.visible for scene in scenes])
     print_attention(clip, scenes, averages)

@@ -12,7 +12,7 @@ import argparse
 import re
 from pathlib import Path
 
-from clip_surgery_hub import CLIPSurgery, remove_surgery
+from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.evaluate import TASKS, Evaluation, evaluate, get_task, open_dataset, variants_of
 from clip_surgery_hub.evaluate.report import metrics_table
 from clip_surgery_hub.methods import METHODS
@@ -40,8 +40,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="a Markdown page whose part is replaced")
     options = parser.parse_args()
 
-    clip = CLIPSurgery.from_pretrained(options.checkpoint, method="none", device="cpu")
-    remove_surgery(clip.model)
+    clip = CLIPSurgery.from_pretrained(options.checkpoint, device="cpu")
     sam = load_sam(options.sam)
     sections = []
     for name in options.tasks:
@@ -77,17 +76,17 @@ def main() -> None:
 
 
 def told(found: Evaluation) -> str:
-    """Which method is best by the task's figure, in a sentence."""
+    """Which method is best by the task's primary metric, in a sentence."""
     best = max(found.variants, key=lambda variant: found.of(variant)[found.task.primary_metric].value)
-    figure = found.of(best)[found.task.primary_metric]
-    return f"Best {found.task.primary_metric}: {best.method} ({best.features} features), {figure.value:.1f}."
+    value = found.of(best)[found.task.primary_metric].value
+    return f"Best {found.task.primary_metric}: {best.method} ({best.features} features), {value:.1f}."
 
 
 def put_into(page: Path, text: str) -> None:
     """Replace what stands between the marks of a page."""
     before = page.read_text(encoding="utf-8")
     if BEGIN not in before or END not in before:
-        raise SystemExit(f"{page} has no place for these figures: put {BEGIN} and {END} into it.")
+        raise SystemExit(f"{page} has no place for these metrics: put {BEGIN} and {END} into it.")
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
     page.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n\n{text}\n\n{END}", before, flags=re.S))
 

@@ -1,11 +1,11 @@
-"""Measure the bundled models at every task, before and after surgery: the figures of `docs/results.md`.
+"""Measure the bundled models at every task, before and after surgery: the metrics of `docs/results.md`.
 
     python training/evaluate_tasks.py                                   # JSON lines, then the tables
     python training/evaluate_tasks.py --page docs/results.md            # the tables into the page, too
     python training/evaluate_tasks.py --tasks points segmentation --scenes 100
 
 Fresh scenes of three objects of 30 to 50% of the side, native size, exact masks; objects of 30 visible pixels
-count. The class set is all concepts unless a figure says otherwise. Every figure comes with the middle 95% of
+count. The class set is all concepts unless a metric says otherwise. Every metric comes with the middle 95% of
 what 1,000 bootstrap samples of the images give, seeded, so that a second run gives the same.
 """
 
@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from tasks import attention, captions, maps, page, presence, recognition, regions
 from tasks.about import ABOUT
-from tasks.bootstrap import Figure
+from tasks.bootstrap import MetricValue
 from tasks.material import Material, gather
 
-Task = Callable[[Material], Iterator[Figure]]
+Task = Callable[[Material], Iterator[MetricValue]]
 
 
 def main() -> None:
@@ -45,13 +45,13 @@ def main() -> None:
         "points": maps.points,
         "presence": presence.presence,
         "segmentation": regions.segmentation,
-        "masks": maps.segmenter_masks,
+        "masks": maps.sam_masks,
         "sentence": captions.sentence,
         "analysis": attention.analysis,
     }
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=list(tasks))
     options = parser.parse_args()
-    tasks["masks"] = partial(maps.segmenter_masks, source=options.sam)
+    tasks["masks"] = partial(maps.sam_masks, source=options.sam)
     if options.page and set(options.tasks) != set(tasks):
         parser.error("--page replaces all tables, so it needs all tasks.")
 
@@ -60,13 +60,13 @@ def main() -> None:
         sections = {}
         for name in options.tasks:
             try:
-                figures = list(tasks[name](material))
+                metrics = list(tasks[name](material))
             except FileNotFoundError as error:
                 print(f"{name}: left out. {error}", file=sys.stderr)
                 continue
-            for figure in figures:
-                print(json.dumps({"task": name, **asdict(figure)}), flush=True)
-            sections[name] = page.section(name, ABOUT[name], _command(options, name), figures)
+            for metric in metrics:
+                print(json.dumps({"task": name, **asdict(metric)}), flush=True)
+            sections[name] = page.section(name, ABOUT[name], _command(options, name), metrics)
     print("\n\n".join(sections.values()))
     if options.page:
         page.put_into(options.page, sections)

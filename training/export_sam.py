@@ -1,9 +1,9 @@
 """Write a training run's SAM as a checkpoint of `transformers`: float16 safetensors and all files beside it.
 
     python training/export_sam.py runs/sam src/clip_surgery_hub/assets/sam_tiny.scenes
-    python training/export_sam.py runs/sam FOLDER --figures figures.jsonl
+    python training/export_sam.py runs/sam FOLDER --metrics metrics.jsonl
 
-`--figures` puts what `evaluate_sam.py` printed into the model card.
+`--metrics` puts what `evaluate_sam.py` printed into the model card.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--figures", type=Path, default=None, help="lines that evaluate_sam.py printed")
+    parser.add_argument("--metrics", type=Path, default=None, help="lines that evaluate_sam.py printed")
     options = parser.parse_args()
 
     saved = torch.load(options.run / "last.ckpt", map_location="cpu", weights_only=False)
@@ -61,7 +61,7 @@ def main() -> None:
     steps = saved["global_step"] // OPTIMIZERS
     settings = json.loads((options.run / "options.json").read_text())
     parameters = sum(p.numel() for p in model.parameters())
-    rows = [json.loads(line) for line in options.figures.read_text().splitlines()] if options.figures else []
+    rows = [json.loads(line) for line in options.metrics.read_text().splitlines()] if options.metrics else []
     card = CARD.read_text().format(
         parameters=parameters / 1e6,
         side=side,
@@ -76,7 +76,7 @@ def main() -> None:
         batch=settings["batch"],
         prompts=sum(group.prompts for group in GROUPS.values()),
         origin=BEGAN + ON_SMALLER if settings["start"] else BEGAN,
-        figures=metrics_table(rows),
+        metrics=metrics_table(rows),
     )
     (options.folder / "README.md").write_text(card)
     print(f"step {steps}: {parameters:,} parameters")

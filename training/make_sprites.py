@@ -1,4 +1,4 @@
-"""Render the sprite atlas of the synthetic world, once, from three open icon sets.
+"""Render the sprite atlas of the synthetic scenes, once, from three open icon sets.
 
 The icons come from the npm packages `@iconify-json/noto` (Apache-2.0), `@iconify-json/fluent-emoji` (MIT)
 and `@iconify-json/fluent-emoji-flat` (MIT):

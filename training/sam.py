@@ -97,15 +97,15 @@ class TrainSam(lightning.LightningModule):
     def training_step(self, batch: dict[str, Tensor], _: int) -> None:
         """One update from a batch of `PromptBatches`."""
         embeddings = self.model.vision_encoder(normalized(batch["pixels"])).last_hidden_state
-        figures: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         total = embeddings.new_zeros(())
         prompts = sum(group.prompts for group in GROUPS.values())
         for name, group in GROUPS.items():
             loss, picked = self._ask(embeddings, batch, name)
-            figures |= {f"loss.{name}": loss, f"picked.{name}": picked}
+            metrics |= {f"loss.{name}": loss, f"picked.{name}": picked}
             total = total + loss * group.prompts / prompts
         self._update(total)
-        self.log_dict({"loss": total, **figures, "done": self.step})
+        self.log_dict({"loss": total, **metrics, "done": self.step})
 
     def _ask(self, embeddings: Tensor, batch: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
         """Loss of one group of prompts, and the mean overlap of the masks that the score picks."""

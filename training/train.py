@@ -1,4 +1,4 @@
-"""Train the bundled CLIP on the synthetic world: one command, any accelerator, resumes where it was stopped.
+"""Train the bundled CLIP on synthetic scenes: one command, any accelerator, resumes where it was stopped.
 
     python training/train.py --out runs/scenes
     python training/train.py --out runs/without-noto --leave-out noto

@@ -1,4 +1,4 @@
-"""Train the bundled SAM on the synthetic world: one command, resumes where it was stopped.
+"""Train the bundled SAM on synthetic scenes: one command, resumes where it was stopped.
 
     python training/train_sam.py --out runs/small
     python training/export_sam.py runs/small runs/small/sam
@@ -92,7 +92,7 @@ def main() -> None:
     )
     trainer = lightning.Trainer(
         max_steps=OPTIMIZERS * (options.stop or options.steps),
-        max_epochs=-1,  # a run that ended at `--stop` goes on as well
+        max_epochs=-1,  # a run that ended at `--stop` can be resumed, too
         precision=options.precision,
         logger=CSVLogger(options.out, name="", version="log", flush_logs_every_n_steps=20),
         log_every_n_steps=10,

@@ -6,7 +6,7 @@
 A trial learns from the loss over words alone: the words' anchors stand for texts, and there is no text tower.
 First come images of one object on a small grid, then scenes at native size, so many steps of each; for a
 fair comparison a tower that costs half takes twice as many. One line of JSON says how it names and finds
-objects of its own styles and of the style left out; the figures are those of `evaluate.py`, with anchors as
+objects of its own styles and of the style left out; the metrics are those of `evaluate.py`, with anchors as
 texts.
 """
 
@@ -94,25 +94,25 @@ def train(options: argparse.Namespace, styles: tuple[str, ...]) -> TrainClip:
 
 @torch.inference_mode()
 def measure(task: TrainClip, options: argparse.Namespace, styles: tuple[str, ...]) -> dict[str, float]:
-    """Figures in percent on scenes of these styles."""
+    """Metrics in percent on scenes of these styles."""
     model, side = task.model, options.size
     processor = CLIPImageProcessor(image_mean=MEAN, image_std=STD)
     anchors = unit_length(task.anchors[: task.concepts])
     scenes = draw(options.scenes, World(size=(side, side), styles=styles))
-    figures = evaluate(
+    metrics = evaluate(
         model,
         processor,
         anchors,
         scenes,
         method="clip_surgery",
         depth=METHODS["clip_surgery"].resolve_depth(None, options.depth),
-        with_surgery=True,
+        features="surgery",
     )
     alone = draw(options.scenes, World(size=(side, side), styles=styles, objects=(1, 1), scale=(0.4, 0.6)))
     image = model.get_image_features(pixels_of(alone, processor)).pooler_output
     guess = (unit_length(image) @ anchors.T).argmax(1)
     named = [load_sprites().concepts[int(i)] in scene.words for i, scene in zip(guess, alone, strict=True)]
-    return {"named": round(100 * float(np.mean(named)), 1), **figures}
+    return {"named": round(100 * float(np.mean(named)), 1), **metrics}
 
 
 def main() -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from clip_surgery_hub.hub.entry import Entry
-from clip_surgery_hub.hub.registry import MODELS, resolve
+import torch
+from torch import nn
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from clip_surgery_hub.checkpoints import Checkpoint
-    from clip_surgery_hub.model import CLIPSurgery
+from clip_surgery_hub.checkpoints import Checkpoint, build_open_clip, load_checkpoint
+from clip_surgery_hub.hub import MODELS, Entry, resolve
+from clip_surgery_hub.images.image_transform import Normalization
+from clip_surgery_hub.model import CLIPSurgery
 
 
 def create_model(
@@ -43,10 +40,6 @@ def create_model(
         ValueError: unknown name, unknown method or a depth out of range.
         OSError: the files cannot be reached.
     """
-    import torch
-
-    from clip_surgery_hub.model import CLIPSurgery
-
     dtype = dtype or torch.float32
     if pretrained:
         return CLIPSurgery.from_pretrained(
@@ -74,8 +67,6 @@ def build_model(entry: Entry) -> nn.Module:
     if entry.config is None:
         raise ValueError(f"the entry {entry.name} has no configuration to build a model from")
     if "vision_cfg" in entry.config:
-        from clip_surgery_hub.checkpoints.building import build_open_clip
-
         return build_open_clip(entry.config, source=entry.name)
     from transformers import AutoConfig, AutoModel
 
@@ -86,9 +77,6 @@ def build_model(entry: Entry) -> nn.Module:
 
 def _untrained(name: str, revision: str | None) -> Checkpoint:
     """The checkpoint with random weights: from the configuration of its entry, else from its files."""
-    from clip_surgery_hub.checkpoints import Checkpoint, load_checkpoint
-    from clip_surgery_hub.images.image_transform import Normalization
-
     entry = MODELS.get(name)
     if entry is None or entry.config is None:
         found = load_checkpoint(resolve(name), revision=revision)

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.checkpoints import Checkpoint, load_checkpoint
-from clip_surgery_hub.checkpoints.activation import correct_activation
+from clip_surgery_hub.checkpoints import Checkpoint, correct_activation, load_checkpoint
 from clip_surgery_hub.checkpoints.saved_surgery import INTERPOLATIONS, SavedSurgery
 from clip_surgery_hub.checkpoints.saving import push, save
 from clip_surgery_hub.functional import unit_length

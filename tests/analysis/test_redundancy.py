@@ -9,7 +9,7 @@ from transformers import CLIPModel
 
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.analysis import redundancy_analysis
-from clip_surgery_hub.analysis.redundancy_result import VARIANTS
+from clip_surgery_hub.analysis.redundancy_result import COMPARISONS
 from tests.support.analyses import TEXTS, random_image, surgeon
 
 
@@ -65,8 +65,8 @@ def test_maps_are_those_of_raw_clip_and_of_this_one(
         "architecture_surgery": read.plain_similarity,
         "both": read.surgery_similarity,
     }
-    for variant in VARIANTS:
-        for found, wanted in zip(analysis.similarity(variant), expected[variant], strict=True):
+    for comparison in COMPARISONS:
+        for found, wanted in zip(analysis.similarity(comparison), expected[comparison], strict=True):
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     assert (analysis.original.settings.method, analysis.original.settings.depth) == ("none", None)
     assert (analysis.modified.settings.method, analysis.modified.settings.depth) == ("clip_surgery", 2)
@@ -83,13 +83,13 @@ def test_unrelated_texts_have_the_mean_of_their_maps(clip: CLIPSurgery, images: 
         torch.testing.assert_close(empty.modified_unrelated[number], (tokens[1:] @ blank[0]).reshape(grid))
         mean = torch.stack([(tokens[1:] @ one).reshape(grid) for one in named]).mean(0)
         torch.testing.assert_close(others.modified_unrelated[number], mean)
-    for number, variant in ((0, "raw"), (0, "feature_surgery"), (1, "architecture_surgery"), (1, "both")):
+    for number, comparison in ((0, "raw"), (0, "feature_surgery"), (1, "architecture_surgery"), (1, "both")):
         unrelated = (others.original_unrelated, others.modified_unrelated)[number]
         for index in range(3):
             for text in range(4):
-                one = others.similarity(variant)[index][text].flatten()  # type: ignore[arg-type]
+                one = others.similarity(comparison)[index][text].flatten()  # type: ignore[arg-type]
                 expected = np.corrcoef(one.numpy(), unrelated[index].flatten().numpy())[0, 1]
-                found = others.resemblance(variant)[index, text]  # type: ignore[arg-type]
+                found = others.resemblance(comparison)[index, text]  # type: ignore[arg-type]
                 assert found == pytest.approx(expected, abs=1e-4)
 
 

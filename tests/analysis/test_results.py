@@ -35,7 +35,7 @@ def test_dictionaries_hold_the_numbers_and_become_json(
 def test_what_was_not_asked_for_is_refused(
     clip: CLIPSurgery, attention: AttentionAnalysis, redundancy: RedundancyAnalysis
 ) -> None:
-    with pytest.raises(ValueError, match="variant must be one of 'raw', .*, got 'before'"):
+    with pytest.raises(ValueError, match="comparison must be one of 'raw', .*, got 'before'"):
         redundancy.similarity("before")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the objects' masks: give masks="):
         redundancy_analysis(clip, random_image(), TEXTS).msc("raw")

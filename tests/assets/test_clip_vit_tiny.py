@@ -1,6 +1,6 @@
 """The CLIP that comes with the package: a plain checkpoint of transformers, whose maps lie on the objects.
 
-The figures are measured on scenes that training never drew, with thresholds a little below what
+The metrics are measured on scenes that training never drew, with thresholds a little below what
 `training/evaluate.py` measured on 500 of them (see the model card beside the checkpoint).
 """
 
@@ -29,14 +29,14 @@ def folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Figures:
+class MapQuality:
     """In percent: contrast of the maps (mSC), share of maps whose peak is on the object."""
 
     contrast: float
     peak: float
 
 
-def measure(clip: CLIPSurgery, world: World, redundant: str) -> Figures:
+def measure(clip: CLIPSurgery, world: World, redundant: str) -> MapQuality:
     words = load_sprites().concepts
     scenes = [draw_scene((77, index), world) for index in range(IMAGES)]
     result = clip.explain([scene.image for scene in scenes], words, redundant=redundant)
@@ -49,7 +49,7 @@ def measure(clip: CLIPSurgery, world: World, redundant: str) -> Figures:
                 contrasts.append(float(heat[mask].mean() - heat[~mask].mean()))
                 peaks.append(bool(mask.flatten()[heat.argmax()]))
     assert len(peaks) > 2 * IMAGES
-    return Figures(100 * float(np.mean(contrasts)), 100 * float(np.mean(peaks)))
+    return MapQuality(100 * float(np.mean(contrasts)), 100 * float(np.mean(peaks)))
 
 
 def native_world(folder: Path, **changes: object) -> World:

@@ -1,6 +1,6 @@
 """The SAM that comes with the package: a plain checkpoint of transformers, whose masks lie on the objects.
 
-The figures are measured on scenes that training never drew, with thresholds a little below what
+The metrics are measured on scenes that training never drew, with thresholds a little below what
 `training/evaluate_sam.py` measured on 500 of them (see the model card beside the checkpoint).
 """
 
@@ -152,7 +152,7 @@ def test_an_evaluation_asks_for_the_masks_that_a_user_gets(sam: SamAndProcessor)
     points = [[Points(*explanation.points()[0][number]) for number in shown]]
     heatmaps = [explanation.heatmaps()[0][shown]]
     truth = torch.from_numpy(sample.segmentation.astype(np.int64))
-    metric = InteractionMetric(sam=sam)
+    metric = InteractionMetric(classes=len(dataset.classes), sam=sam)
     metric.update(
         Truth(
             index=5,
@@ -162,9 +162,9 @@ def test_an_evaluation_asks_for_the_masks_that_a_user_gets(sam: SamAndProcessor)
         ),
         Prediction(scores=explanation.scores[0], similarity=explanation.surgery_similarity[0]),
     )
-    figures = metric.values()
+    measured = metric.compute()
     for name, choose in (("mask IoU", "score"), ("mask IoU, by agreement", "agreement")):
         result = masks(explanation, sam, choose=choose, points=points, heatmaps=heatmaps)  # type: ignore[arg-type]
         (found,) = result.masks
         expected = [overlap(mask, truth == number) for mask, number in zip(found, shown, strict=True)]
-        assert float(figures[name]) == pytest.approx(100 * np.mean(expected), abs=1e-4)
+        assert float(measured[name]) == pytest.approx(100 * np.mean(expected), abs=1e-4)

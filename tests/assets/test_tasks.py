@@ -1,7 +1,7 @@
 """What the bundled CLIP is worth at the tasks, against the exact masks of scenes that training never drew.
 
 The thresholds are what the tasks must reach, or a little below what was measured; docs/results.md has the
-figures of more scenes.
+metrics of more scenes.
 """
 
 import numpy as np
@@ -187,17 +187,17 @@ def test_segments_are_the_objects_after_surgery_only(
     assert segments_overlap(clip, texts, scenes) >= SEGMENTS
 
 
-def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, with_surgery: bool) -> tuple[float, float]:
+def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, features: str) -> tuple[float, float]:
     """Percent of captions, and of pairs of words, where an object's own word lights it up more.
 
     A caption counts where its objects' words are ahead of the mean of its other words. The other words are
-    all but those of the same object and the end token; `with_surgery`: without each word's redundant part.
+    all but those of the same object and the end token; "surgery" leaves each word's redundant part out.
     """
     captions, pairs = [], []
     for number, scene in enumerate(scenes):
         result = clip.sentence(scene.image, describe(scene, np.random.default_rng((79, number))))
         heatmaps = result.word_heatmaps()
-        if not with_surgery:
+        if features == "plain":
             plain = torch.stack([result.plain_similarity[list(word.tokens)].mean(0) for word in result.words])
             heatmaps = result._heatmaps(plain)
         masks, margins = objects(scene), []
@@ -218,8 +218,8 @@ def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, with_surgery: bool) -> 
 def test_words_that_name_an_object_light_it_up_more_than_the_other_words_of_the_caption(
     clip: CLIPSurgery, raw: CLIPSurgery, scenes: list[Scene]
 ) -> None:
-    captions, pairs = words_lit(clip, scenes[:CAPTIONS], with_surgery=True)
-    raw_captions, raw_pairs = words_lit(raw, scenes[:CAPTIONS], with_surgery=False)
+    captions, pairs = words_lit(clip, scenes[:CAPTIONS], features="surgery")
+    raw_captions, raw_pairs = words_lit(raw, scenes[:CAPTIONS], features="plain")
     assert captions >= CAPTIONS_LIT and raw_captions <= RAW_CAPTIONS_LIT
     assert pairs >= PAIRS_LIT and pairs > raw_pairs
 

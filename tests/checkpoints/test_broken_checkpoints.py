@@ -106,6 +106,19 @@ def test_weights_are_read_as_they_are(name, tmp_path):
     assert all(found[key].dtype == TENSORS[key].dtype for key in TENSORS)
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_cut_off_anywhere_is_refused_by_name(zipped, tmp_path):
+    path = tmp_path / "x.bin"
+    # Of a zip of some size torch says "Invalid argument", as the system does of files that are not there.
+    large = TENSORS | {"c": torch.arange(5000.0)}
+    torch.save(large, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 397):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"the weights of \S*x\.bin are (empty|damaged)"):
+            read_weights(path)
+
+
 def test_a_header_that_names_a_tensor_twice_is_refused(tmp_path):
     """The one thing that safetensors takes: the last of the two."""
     path = tmp_path / "x.safetensors"

@@ -209,7 +209,8 @@ def test_what_transformers_could_not_load_again_is_refused_in_one_line(
     ("content", "message"),
     [
         ("{", "clip_surgery.json is damaged"),
-        ("[]", "clip_surgery.json is damaged"),
+        ("[]", "clip_surgery.json must hold names and values"),
+        ("[" * 100_000, "clip_surgery.json is damaged"),
         ('{"format": "clip_surgery_hub surgery", "format_version": 1}', "'method' is missing"),
         ({"format": "another"}, "is not of the format"),
         ({"format_version": 2}, "is of format version 2, this installation reads 1. Upgrade"),

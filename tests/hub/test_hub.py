@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.checkpoints.activation import correct_activation
+from clip_surgery_hub.checkpoints import correct_activation
 from clip_surgery_hub.factory import build_model, create_model
 from clip_surgery_hub.hub import (
     MODELS,

@@ -346,7 +346,7 @@ def test_what_is_no_image_processor_is_refused():
     with pytest.raises(ValueError, match="image_std must be a number for red, green and blue"):
         normalization_of(processor)
     processor.image_std = 0.0
-    with pytest.raises(ValueError, match="image_std must be above 0"):
+    with pytest.raises(ValueError, match="image_std must be a number of at least 1e-06"):
         normalization_of(processor)
     processor.do_normalize = False
     assert normalization_of(processor) == Normalization((0.0,) * 3, (1.0,) * 3)

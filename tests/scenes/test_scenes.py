@@ -1,4 +1,4 @@
-"""The synthetic world: seeded, exact, and drawn from nothing but the package."""
+"""Synthetic scenes: seeded, exact, and drawn from nothing but the package."""
 
 import hashlib
 from collections import Counter

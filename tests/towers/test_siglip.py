@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate, normalize
 
 from clip_surgery_hub.methods import Method
 from clip_surgery_hub.towers import Surgery, find_tower
-from clip_surgery_hub.towers.siglip import REFUSED, SUPPORTED
+from clip_surgery_hub.towers.families.siglip import REFUSED, SUPPORTED
 from clip_surgery_hub.transform import apply_surgery, remove_surgery, surgery, surgery_state
 from tests.support import siglip_models
 from tests.support.clip_families import BLOCKS, IMAGE_TOKEN, PATCH, SIDE, WIDTH, random_model

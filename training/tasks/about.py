@@ -2,7 +2,7 @@
 
 ABOUT = {
     "explanation": (
-        "mSC: mean of the min-max map on the object minus off it, averaged over the words of a "
+        "mSC: mean of the min-max map on the object minus off it, averaged over the words of an "
         "image, then over images, in percent. mIoU: overlap of map and object at the map's best "
         "threshold, mean over maps. Peak: share of maps whose highest pixel lies on the object. Concepts "
         "are asked for by the paper's prompts, or by each of ten phrases (`training/tasks/wordings.py`): "

@@ -8,11 +8,11 @@ import numpy as np
 from evaluate_analysis import attention_shares
 
 from clip_surgery_hub.analysis import attention_averages
-from tasks.bootstrap import Figure, interval, ratio
+from tasks.bootstrap import MetricValue, interval, ratio
 from tasks.material import Material
 
 
-def analysis(material: Material) -> Iterator[Figure]:
+def analysis(material: Material) -> Iterator[MetricValue]:
     """Share of the attention that lands on the same object, mean over the deeper half of the blocks."""
     clip = material.clips["clip_surgery"]
     images = [scene.image for scene in material.scenes]
@@ -21,4 +21,6 @@ def analysis(material: Material) -> Iterator[Figure]:
         for variant in ("q-k", "v-v", "spread evenly"):
             values = shares[variant].double().numpy()
             value, low, high = interval(ratio(values, np.ones_like(values)), len(values))
-            yield Figure(variant=variant, name=name, value=value, low=low, high=high, count=averages.objects)
+            yield MetricValue(
+                variant=variant, name=name, value=value, low=low, high=high, count=averages.objects
+            )

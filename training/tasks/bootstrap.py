@@ -1,7 +1,7 @@
-"""How sure a figure is: the same figure over images drawn anew, with replacement, a thousand times.
+"""How sure a metric is: the same metric over images drawn anew, with replacement, a thousand times.
 
-A resample is a row of counts, how often each image is in it. A figure is a function of such counts, so that
-all resamples are computed at once, and the figure itself is the same function of a row of ones.
+A resample is a row of counts, how often each image is in it. A metric is a function of such counts, so that
+all resamples are computed at once, and the metric itself is the same function of a row of ones.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ RESAMPLES = 1000
 SEED = 0
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], NDArray[np.float64]]
-"""Counts [R, B] of the B images to the figure of each of the R resamples [R]."""
+"""Counts [R, B] of the B images to the metric of each of the R resamples [R]."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A measured figure.
+class MetricValue:
+    """A metric of one variant, with its 95% interval.
 
     Attributes:
         variant: what was measured, such as "raw CLIP".
-        name: of the figure, such as "mSC".
+        name: of the metric, such as "mSC".
         value: percent, unless the name says otherwise.
         low: lower end of the 95% interval.
         high: upper end of the 95% interval.
@@ -51,9 +51,9 @@ def resampled(images: int, resamples: int = RESAMPLES) -> Counts:
 def interval(
     statistic: Statistic, images: int, resamples: int = RESAMPLES, *, centered: bool = False
 ) -> tuple[float, float, float]:
-    """The figure, and the middle 95% of it over resamples of the images.
+    """The metric, and the middle 95% of it over resamples of the images.
 
-    `centered` puts the spread of the resamples around the figure, for means over classes that few images
+    `centered` puts the spread of the resamples around the metric, for means over classes that few images
     show: there the copies of an image and the classes left out raise the resamples' own mean.
     """
     value = float(statistic(np.ones((1, images)))[0])
@@ -71,7 +71,7 @@ def checked(
     count: int,
     *,
     centered: bool = False,
-) -> Figure:
+) -> MetricValue:
     """A share in percent, whose resampled form must give what torchmetrics gives on the images themselves.
 
     Raises:
@@ -80,7 +80,9 @@ def checked(
     value, low, high = interval(statistic, images, centered=centered)
     if abs(value - exact) > 1e-4:
         raise ArithmeticError(f"the bootstrap's form of {name} gives {value}, torchmetrics {exact}.")
-    return Figure(variant=variant, name=name, value=100 * value, low=100 * low, high=100 * high, count=count)
+    return MetricValue(
+        variant=variant, name=name, value=100 * value, low=100 * low, high=100 * high, count=count
+    )
 
 
 def ratio(above: ArrayLike, below: ArrayLike) -> Statistic:

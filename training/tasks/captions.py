@@ -14,24 +14,24 @@ from clip_surgery_hub.functional import similarity_map
 from clip_surgery_hub.results.sentence import SentenceExplanation
 from clip_surgery_hub.scenes import Scene, describe
 from clip_surgery_hub.scenes.captions import plural
-from tasks.bootstrap import Figure, interval, share
+from tasks.bootstrap import MetricValue, interval, share
 from tasks.material import Material
 
 VARIANTS = {
-    "raw CLIP, token features": ("none", False),
-    "architecture surgery, token features": ("clip_surgery", False),
-    "both, redundant part removed": ("clip_surgery", True),
+    "raw CLIP, token features": ("none", "plain"),
+    "architecture surgery, token features": ("clip_surgery", "plain"),
+    "both, redundant part removed": ("clip_surgery", "surgery"),
 }
-"""Variants by name: the method of the vision tower, and whether a token's redundant part is removed."""
+"""Variants by name: the method of the vision tower, and "surgery" where redundant parts are removed."""
 
 
-def sentence(material: Material) -> Iterator[Figure]:
+def sentence(material: Material) -> Iterator[MetricValue]:
     """How much more a word that names an object lights it up than the other words of its caption do.
 
     An object is lit up by the contrast of the word's map on it, mean heat inside of its mask minus outside.
     The other words are all words of the caption but those of the same object and the end token.
     """
-    for variant, (method, with_surgery) in VARIANTS.items():
+    for variant, (method, features) in VARIANTS.items():
         shares: dict[str, list[list[float]]] = {
             "captions": [],
             "objects": [],
@@ -42,13 +42,13 @@ def sentence(material: Material) -> Iterator[Figure]:
         for number, scene in enumerate(material.scenes):
             caption = describe(scene, np.random.default_rng((FIRST_SEED, number)))
             result = material.clips[method].sentence(material.encoded_one(method, number), caption)
-            ahead = _ahead(result, scene, material.objects(number), with_surgery)
+            ahead = _ahead(result, scene, material.objects(number), features)
             for name, values in ahead.items():
                 shares[name].append(values)
         for name, groups in shares.items():
             value, low, high = interval(share(groups), len(material))
             count = sum(map(len, groups))
-            yield Figure(variant=variant, name=name, value=value, low=low, high=high, count=count)
+            yield MetricValue(variant=variant, name=name, value=value, low=low, high=high, count=count)
 
 
 def named_objects(scene: Scene, result: SentenceExplanation) -> dict[str, set[int]]:
@@ -64,15 +64,15 @@ def named_objects(scene: Scene, result: SentenceExplanation) -> dict[str, set[in
 
 
 def _ahead(
-    result: SentenceExplanation, scene: Scene, objects: Mapping[str, np.ndarray], with_surgery: bool
+    result: SentenceExplanation, scene: Scene, objects: Mapping[str, np.ndarray], features: str
 ) -> dict[str, list[float]]:
-    """100 where a word that names an object is ahead, else 0, by the names of the figures."""
+    """100 where a word that names an object is ahead, else 0, by the names of the metrics."""
     names = named_objects(scene, result)
     every = set(range(len(result.words) - 1))  # without the end token
     telling = set().union(*names.values())
     for match in re.finditer(rf"\b{scene.background}\b", result.caption):
         telling |= _within(result, match.span())
-    heat = _word_heat(result, with_surgery)
+    heat = _word_heat(result, features)
     margins, hardest, pairs, silent = [], [], [], []
     for word, own in names.items():
         others = every - own
@@ -94,9 +94,9 @@ def _ahead(
     }
 
 
-def _word_heat(result: SentenceExplanation, with_surgery: bool) -> Tensor:
-    """The map of each word [W, H, W'], scaled by itself; `with_surgery`: with the redundant part removed."""
-    if with_surgery:
+def _word_heat(result: SentenceExplanation, features: str) -> Tensor:
+    """The map of each word [W, H, W'], scaled by itself; "surgery": without its redundant part."""
+    if features == "surgery":
         return result.word_heatmaps()
     similarity = torch.stack([result.plain_similarity[list(word.tokens)].mean(0) for word in result.words])
     grid, size = similarity.shape[1:], result.image.shape[:2]

@@ -1,4 +1,4 @@
-"""Where in an image a text is: heatmaps, points on and off it, and SAM's masks at these points."""
+"""Where in an image a text is: heatmaps, positive and negative points, and SAM's masks at these points."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def _measured(material: Material, similarity: Sequence[torch.Tensor]) -> list[ND
 
 
 def _quality(variant: str, found: Sequence[NDArray[np.float64]]) -> Iterator[MetricValue]:
-    """The three figures of a variant from those of the maps of each image, [K, 3]."""
+    """The three metrics of a variant from those of the maps of each image, [K, 3]."""
     count = sum(map(len, found))
-    means = [figures[:, 0].mean() if len(figures) else 0.0 for figures in found]
+    means = [metrics[:, 0].mean() if len(metrics) else 0.0 for metrics in found]
     statistics = {
-        "mSC": ratio(means, [len(figures) > 0 for figures in found]),
-        "mIoU": share([figures[:, 1].tolist() for figures in found]),
-        "peak": share([figures[:, 2].tolist() for figures in found]),
+        "mSC": ratio(means, [len(metrics) > 0 for metrics in found]),
+        "mIoU": share([metrics[:, 1].tolist() for metrics in found]),
+        "peak": share([metrics[:, 2].tolist() for metrics in found]),
     }
     for name, statistic in statistics.items():
         value, low, high = interval(statistic, len(found))
@@ -57,7 +57,7 @@ def _quality(variant: str, found: Sequence[NDArray[np.float64]]) -> Iterator[Met
 
 
 def points(material: Material) -> Iterator[MetricValue]:
-    """Share of the points on a text that lie on its object, and of those off it that do not.
+    """Share of a text's positive points that lie on its object, and of its negative points that do not.
 
     All concepts are the class set; where the variant says so, the image's own words and the grounds' are.
     """
@@ -76,18 +76,18 @@ def points(material: Material) -> Iterator[MetricValue]:
             [_hits(material, number, asked[number], label) for number in range(len(asked))]
             for label in (1, 0)
         )
-        figures = {
+        metrics = {
             "positive on the object": [sum(found, []) for found in on],
             "the same, mean over the texts": [[float(np.mean(one)) for one in found if one] for found in on],
             "negative off the object": [sum(found, []) for found in off],
         }
-        for name, groups in figures.items():
+        for name, groups in metrics.items():
             value, low, high = interval(share(groups), len(material))
             count = sum(map(len, groups))
             yield MetricValue(variant=variant, name=name, value=value, low=low, high=high, count=count)
 
 
-def segmenter_masks(material: Material, source: str) -> Iterator[MetricValue]:
+def sam_masks(material: Material, source: str) -> Iterator[MetricValue]:
     """Overlap of SAM's mask at the points of a text with the text's object, for both ways of choosing it.
 
     Raises:

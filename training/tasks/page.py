@@ -1,20 +1,20 @@
-"""Figures as Markdown tables, and into their place on a page."""
+"""Metrics as Markdown tables, and into their place on a page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tasks.bootstrap import Figure
+from tasks.bootstrap import MetricValue
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 
 
-def tables(figures: Sequence[Figure]) -> str:
-    """A row per variant and a column per figure; variants of other figures get a table of their own."""
-    variants: dict[str, list[Figure]] = {}
-    for figure in figures:
-        variants.setdefault(figure.variant, []).append(figure)
+def tables(metrics: Sequence[MetricValue]) -> str:
+    """A row per variant and a column per metric; variants of other metrics get a table of their own."""
+    variants: dict[str, list[MetricValue]] = {}
+    for metric in metrics:
+        variants.setdefault(metric.variant, []).append(metric)
     parts: dict[tuple[str, ...], list[str]] = {}
     for variant, found in variants.items():
         cells = [variant, *map(_with_interval, found), " / ".join(str(one.count) for one in found)]
@@ -25,9 +25,9 @@ def tables(figures: Sequence[Figure]) -> str:
     )
 
 
-def section(task: str, about: str, command: str, figures: Sequence[Figure]) -> str:
+def section(task: str, about: str, command: str, metrics: Sequence[MetricValue]) -> str:
     """A heading, what is measured, the command that measures it, and the table."""
-    return f"### {task.capitalize()}\n\n{about}\n\n```sh\n{command}\n```\n\n{tables(figures)}"
+    return f"### {task.capitalize()}\n\n{about}\n\n```sh\n{command}\n```\n\n{tables(metrics)}"
 
 
 def put_into(page: Path, sections: Mapping[str, str]) -> None:
@@ -40,13 +40,13 @@ def put_into(page: Path, sections: Mapping[str, str]) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page} has no place for figures: put {BEGIN} and {END} into it.")
+        raise ValueError(f"{page} has no place for metrics: put {BEGIN} and {END} into it.")
     page.write_text(
         f"{before}{BEGIN}\n\n" + "\n\n".join(sections.values()) + f"\n\n{END}{after}", encoding="utf-8"
     )
 
 
-def _with_interval(figure: Figure) -> str:
-    digits = 3 if figure.name == "presence" else 1
-    value, low, high = (f"{number:.{digits}f}" for number in (figure.value, figure.low, figure.high))
+def _with_interval(metric: MetricValue) -> str:
+    digits = 3 if metric.name == "presence" else 1
+    value, low, high = (f"{number:.{digits}f}" for number in (metric.value, metric.low, metric.high))
     return f"{value} ({low} to {high})"

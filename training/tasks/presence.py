@@ -12,15 +12,15 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 from clip_surgery_hub.results.explanation import PRESENT
-from tasks.bootstrap import Figure, area_under_roc, checked, interval, quantile, share
+from tasks.bootstrap import MetricValue, area_under_roc, checked, interval, quantile, share
 from tasks.material import Material
 
 KEPT = 90
 """Percent of the present texts that the recommended threshold keeps."""
 
 
-def presence(material: Material) -> Iterator[Figure]:
-    """How well texts that are shown are told from as many that are not, and what the threshold does."""
+def presence(material: Material) -> Iterator[MetricValue]:
+    """How well shown texts are distinguished from as many that are not, and what the threshold does."""
     explained = material.explained["clip_surgery"]
     assert explained.presence is not None
     rows, columns, shown = asked_pairs(material.scenes, material.concepts)
@@ -37,7 +37,7 @@ def presence(material: Material) -> Iterator[Figure]:
     yield from _operating_points(own, rows, shown, len(material))
 
 
-def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, images: int) -> Iterator[Figure]:
+def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, images: int) -> Iterator[MetricValue]:
     """What thresholds on the library's presence keep and leave out."""
     sides = [
         [own[(rows == number) & (shown == side)].tolist() for number in range(images)]
@@ -51,7 +51,7 @@ def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, images: int) -> 
     lowest = quantile(present, 1 - KEPT / 100)
     value, low, high = interval(lowest, images)
     keeping = f"threshold that keeps {KEPT}% of the present texts"
-    yield Figure(
+    yield MetricValue(
         variant=keeping, name="presence", value=value, low=low, high=high, count=sum(map(len, present))
     )
     thresholds = {
@@ -65,4 +65,4 @@ def _operating_points(own: Tensor, rows: Tensor, shown: Tensor, images: int) -> 
         for name, groups in (("present texts kept", kept), ("absent texts left out", left_out)):
             value, low, high = interval(share(groups), images)
             count = sum(map(len, groups))
-            yield Figure(variant=variant, name=name, value=value, low=low, high=high, count=count)
+            yield MetricValue(variant=variant, name=name, value=value, low=low, high=high, count=count)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clip_surgery_hub.functional import multilabel_scores
 from clip_surgery_hub.images.encoding import EncodedImages
-from tasks.bootstrap import Figure, Statistic, average_precision, checked, interval
+from tasks.bootstrap import MetricValue, Statistic, average_precision, checked, interval
 from tasks.material import Material
 from tasks.wordings import PHRASES, on_ground, resemblance
 
@@ -55,7 +55,7 @@ class Asked:
         return float((self.images @ self.texts.T).mean(1).std())
 
 
-def recognition(material: Material) -> Iterator[Figure]:
+def recognition(material: Material) -> Iterator[MetricValue]:
     """Mean average precision over the concepts; scores are those of CLS, which the method does not touch."""
     clip, concepts = material.clips["clip_surgery"], material.concepts
     images, shown = _cls(material.encoded["clip_surgery"]), shown_words(material.scenes, concepts)
@@ -77,7 +77,7 @@ def recognition(material: Material) -> Iterator[Figure]:
         yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
 
 
-def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[Figure]:
+def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[MetricValue]:
     """A concept on a ground: right wherever the concept is shown, then only where it lies on that ground."""
     clip, concepts = material.clips["clip_surgery"], material.concepts
     anywhere, there = [], []
@@ -97,7 +97,7 @@ def _cls(encoded: EncodedImages) -> Tensor:
     return torch.stack([tokens[0] for tokens in encoded.tokens])
 
 
-def _row(variant: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> Iterator[Figure]:
+def _row(variant: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> Iterator[MetricValue]:
     """The mAP of ways of scoring, mean over the wordings, and what the last gains over the first."""
     images = len(wordings[0].shown)
     count = sum(int(asked.shown.any(0).sum()) for asked in wordings)
@@ -114,7 +114,9 @@ def _row(variant: str, wordings: Sequence[Asked], ways: Sequence[str] = ALL) -> 
         yield checked(variant, way, statistics[way], exact, images, count, centered=True)
     before, *_, after = statistics.values()
     value, low, high = interval(lambda counts: after(counts) - before(counts), images, centered=True)
-    yield Figure(variant=variant, name="gain", value=100 * value, low=100 * low, high=100 * high, count=count)
+    yield MetricValue(
+        variant=variant, name="gain", value=100 * value, low=100 * low, high=100 * high, count=count
+    )
 
 
 def _mean(statistics: Sequence[Statistic]) -> Statistic:

@@ -15,8 +15,8 @@ from clip_surgery_hub.analysis.attention_results import (
     PARTS,
     AttentionAnalysis,
     AttentionAverages,
+    BlockPart,
     Kind,
-    Part,
     share_on,
 )
 from clip_surgery_hub.analysis.masks import check_count, checked_mask, patch_coverage
@@ -32,11 +32,10 @@ from clip_surgery_hub.towers.activations import (
     recorded_blocks,
     value_attended,
 )
-from clip_surgery_hub.towers.clip import ClipTower
+from clip_surgery_hub.towers.families.clip import ClipTower
+from clip_surgery_hub.towers.tower import Grid
 
 __all__ = ["attention_analysis", "attention_averages"]
-
-Grid = tuple[int, int]
 
 _COMPARED: Mapping[Kind, tuple[str, str]] = {
     "query_key": ("query", "key"),
@@ -121,7 +120,7 @@ def attention_averages(
     size: int | None = None,
     max_side: int | None = None,
 ) -> AttentionAverages:
-    """The figures of :func:`attention_analysis`, averaged over all patches on objects of many images.
+    """Shares and cosines of :func:`attention_analysis`, averaged over all patches on objects of many images.
 
     Args:
         clip: the checkpoint, under any method.
@@ -176,13 +175,15 @@ def _attention(tower: ClipTower, record: BlockActivations, tokens: Tensor) -> di
 
 
 @torch.no_grad()
-def _cosines(tower: ClipTower, record: BlockActivations) -> tuple[dict[Part, Tensor], dict[Part, Tensor]]:
+def _cosines(
+    tower: ClipTower, record: BlockActivations
+) -> tuple[dict[BlockPart, Tensor], dict[BlockPart, Tensor]]:
     """Cosines of what each part adds to the patches, to CLS and to the patch in the end, ``[L, N]`` each."""
     final = unit_length(tower.embed(record.final[0])[0].float())  # [1+N, C]
-    to_cls: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
-    to_final: dict[Part, list[Tensor]] = {part: [] for part in PARTS}
+    to_cls: dict[BlockPart, list[Tensor]] = {part: [] for part in PARTS}
+    to_final: dict[BlockPart, list[Tensor]] = {part: [] for part in PARTS}
     for index in range(len(tower.blocks)):
-        updates: dict[Part, Tensor] = {
+        updates: dict[BlockPart, Tensor] = {
             "attention": record.attended[index][:, 1:],
             "value_attention": value_attended(tower, record, index),
             "mlp": record.fed[index][:, 1:],

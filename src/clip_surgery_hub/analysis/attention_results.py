@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "PARTS", "AttentionAnalysis", "AttentionAverages"]
 
 Kind = Literal["query_key", "value_value", "query_query", "key_key"]
-Part = Literal["attention", "value_attention", "mlp"]
+BlockPart = Literal["attention", "value_attention", "mlp"]
 
 #: Kinds of attention by what is compared with what: "query_key" is CLIP's own, "value_value" that of surgery.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: What adds to the tokens in a block: "attention" and "mlp" are CLIP's own, "value_attention" is surgery's.
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS: tuple[BlockPart, ...] = get_args(BlockPart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +51,8 @@ class AttentionAnalysis:
     image: np.ndarray
     patch: tuple[int, int]
     weights: Mapping[Kind, Tensor]
-    cosines_to_cls: Mapping[Part, Tensor]
-    cosines_to_final: Mapping[Part, Tensor]
+    cosines_to_cls: Mapping[BlockPart, Tensor]
+    cosines_to_final: Mapping[BlockPart, Tensor]
     mask: np.ndarray | None
     coverage: Tensor | None
     settings: Settings
@@ -161,7 +161,7 @@ class AttentionAnalysis:
 
 @dataclass(frozen=True, eq=False)
 class AttentionAverages:
-    """The figures of :class:`AttentionAnalysis` over all patches on objects of P images.
+    """Shares and cosines as in :class:`AttentionAnalysis`, over all patches on objects of P images.
 
     Attributes:
         same_object: by kind, ``[P, L]``: share of the attention to patches that lands on the same object,
@@ -181,8 +181,8 @@ class AttentionAverages:
     same_object_elsewhere: Mapping[Kind, Tensor]
     chance: Tensor
     chance_elsewhere: Tensor
-    cosines_to_cls: Mapping[Part, Tensor]
-    cosines_to_final: Mapping[Part, Tensor]
+    cosines_to_cls: Mapping[BlockPart, Tensor]
+    cosines_to_final: Mapping[BlockPart, Tensor]
     objects: int
     settings: Settings
 

@@ -15,7 +15,7 @@ from clip_surgery_hub.images.loading import ImageError, load_image
 
 __all__ = ["check_count", "checked_mask", "highest_patch", "patch_coverage", "read_mask"]
 
-OWN = 0.5
+LEAST_COVERAGE = 0.5
 """The share of a patch that an object covers for the patch to be one of its own, where it has any."""
 
 
@@ -111,7 +111,7 @@ def highest_patch(similarity: Tensor, mask: np.ndarray | None = None) -> tuple[i
     rows, columns = similarity.shape
     if mask is not None:
         coverage = patch_coverage(mask, (rows, columns))
-        own = coverage >= min(OWN, float(coverage.max()))
+        own = coverage >= min(LEAST_COVERAGE, float(coverage.max()))
         similarity = similarity.masked_fill(~own, -torch.inf)
     return divmod(int(similarity.argmax()), columns)
 

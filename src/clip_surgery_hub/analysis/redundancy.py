@@ -18,10 +18,9 @@ from clip_surgery_hub.images.loading import load_images
 from clip_surgery_hub.model import CLIPSurgery, Texts
 from clip_surgery_hub.results.encoded import EncodedImages
 from clip_surgery_hub.towers.activations import clip_tower, recorded_output
+from clip_surgery_hub.towers.tower import Grid
 
 __all__ = ["redundancy_analysis"]
-
-Grid = tuple[int, int]
 
 
 def redundancy_analysis(
@@ -61,19 +60,19 @@ def redundancy_analysis(
     checked = None if masks is None else _checked_masks(masks, images, names)
     others, other_embeds = _embedded(clip, unrelated)
     encoded, original = _encoded_twice(clip, images, size=size, max_side=max_side)
-    read = clip.explain(encoded, texts)
+    modified = clip.explain(encoded, texts)
     channels = [_channels(tokens[1:], embeds) for tokens in encoded.tokens]
     mean, spread, common, energy = torch.stack(channels).mean(0)
     return RedundancyAnalysis(
         original=replace(
-            read,
+            modified,
             plain_similarity=_on_grids([tokens @ embeds.T for tokens in original], encoded.grids),
             surgery_similarity=_on_grids(
                 [feature_surgery(tokens[None], embeds)[0] for tokens in original], encoded.grids
             ),
-            settings=replace(read.settings, method="none", depth=None),
+            settings=replace(modified.settings, method="none", depth=None),
         ),
-        modified=read,
+        modified=modified,
         unrelated=others,
         original_unrelated=_mean_maps(original, other_embeds, encoded.grids),
         modified_unrelated=_mean_maps(encoded.tokens, other_embeds, encoded.grids),

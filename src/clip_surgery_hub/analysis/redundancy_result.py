@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from clip_surgery_hub.functional import similarity_map
+from clip_surgery_hub.functional.measures import contrasts
 from clip_surgery_hub.results.explanation import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["VARIANTS", "Variant", "RedundancyAnalysis"]
+__all__ = ["COMPARISONS", "Comparison", "RedundancyAnalysis"]
 
-Variant = Literal["raw", "feature_surgery", "architecture_surgery", "both"]
+Comparison = Literal["raw", "feature_surgery", "architecture_surgery", "both"]
 
 #: How patches are compared with texts: with no surgery, with one of the two, or with both.
-VARIANTS: tuple[Variant, ...] = get_args(Variant)
+COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
 
 TOP_CHANNELS = 20
 
@@ -30,9 +31,9 @@ TOP_CHANNELS = 20
 class RedundancyAnalysis:
     """What all texts share in B images, and what their maps are before and after surgery.
 
-    There are four variants: "raw" is CLIP itself, "feature_surgery" that alone, "architecture_surgery" the
-    patches as the method reads them, "both" the two together. Under the method "none" the last two are the
-    first two.
+    Patches and texts are compared in four ways: "raw" is CLIP itself, "feature_surgery" that alone,
+    "architecture_surgery" the patches as the method reads them, "both" the two together. Under the method
+    "none" the last two are the first two.
 
     Attributes:
         original: similarity on the original path, before and after feature surgery.
@@ -79,54 +80,60 @@ class RedundancyAnalysis:
         """The channels by what they do for all texts alike, the most first: ``[C]`` int64 by ``common``."""
         return self.common.argsort(descending=True, stable=True)
 
-    def similarity(self, variant: Variant) -> list[Tensor]:
+    def similarity(self, comparison: Comparison) -> list[Tensor]:
         """Similarity of every patch with every text, B tensors ``[T, h, w]``.
 
         Raises:
-            ValueError: for an unknown variant.
+            ValueError: for an unknown comparison.
         """
-        if variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(map(repr, VARIANTS))}, got {variant!r}.")
-        explanation = self.original if variant in ("raw", "feature_surgery") else self.modified
-        before = variant in ("raw", "architecture_surgery")
+        if comparison not in COMPARISONS:
+            known = ", ".join(map(repr, COMPARISONS))
+            raise ValueError(f"comparison must be one of {known}, got {comparison!r}.")
+        explanation = self.original if comparison in ("raw", "feature_surgery") else self.modified
+        before = comparison in ("raw", "architecture_surgery")
         return list(explanation.plain_similarity if before else explanation.surgery_similarity)
 
-    def contrasts(self, variant: Variant) -> list[dict[str, float]]:
+    def contrasts(self, comparison: Comparison) -> list[dict[str, float]]:
         """For each image the contrast of every text that has a mask, in percent; mSC is their mean.
 
         The contrast is the mean of the min-max map under the mask minus its mean elsewhere, in [-100, 100];
         negative means that the map shows the opposite.
 
         Raises:
-            ValueError: when the analysis was made without masks, or for an unknown variant.
+            ValueError: when the analysis was made without masks, or for an unknown comparison.
         """
         if self.masks is None:
             raise ValueError("contrast needs the objects' masks: give masks= to redundancy_analysis.")
         return [
-            {
-                text: contrast(similarity[self.modified.texts.index(text)], mask)
-                for text, mask in masks.items()
-            }
-            for similarity, masks in zip(self.similarity(variant), self.masks, strict=True)
+            dict(zip(masks, self._contrasts(similarity, masks), strict=True)) if masks else {}
+            for similarity, masks in zip(self.similarity(comparison), self.masks, strict=True)
         ]
 
-    def msc(self, variant: Variant) -> float:
+    def _contrasts(self, similarity: Tensor, masks: Mapping[str, np.ndarray]) -> list[float]:
+        """The contrasts of the texts that have a mask, of an image's similarity ``[T, h, w]``."""
+        inside = torch.from_numpy(np.stack(list(masks.values())))  # [K, H, W]
+        own = similarity[[self.modified.texts.index(text) for text in masks]]
+        grid, size = (own.shape[1], own.shape[2]), (inside.shape[1], inside.shape[2])
+        (heat,) = similarity_map(own.flatten(1).T[None], grid, size)
+        valid = torch.ones(size, dtype=torch.bool)
+        return (100 * contrasts(heat, inside, valid)).tolist()
+
+    def msc(self, comparison: Comparison) -> float:
         """Mean contrast over the texts of an image, then over the images that have any, in percent.
 
         Raises:
             ValueError: as :meth:`contrasts`.
         """
-        images = [list(found.values()) for found in self.contrasts(variant) if found]
-        return float(np.mean([np.mean(found) for found in images]))
+        return _mean_contrast(self.contrasts(comparison))
 
-    def resemblance(self, variant: Variant) -> Tensor:
+    def resemblance(self, comparison: Comparison) -> Tensor:
         """How much each text's map resembles that of the unrelated texts, ``[B, T]`` in [-1, 1].
 
         Pearson's correlation over the patches; 0 for a map that is constant.
         """
-        on_plain = variant in ("raw", "feature_surgery")
-        unrelated = self.original_unrelated if on_plain else self.modified_unrelated
-        pairs = zip(self.similarity(variant), unrelated, strict=True)
+        on_original = comparison in ("raw", "feature_surgery")
+        unrelated = self.original_unrelated if on_original else self.modified_unrelated
+        pairs = zip(self.similarity(comparison), unrelated, strict=True)
         return torch.stack([correlation(maps.flatten(1), one.flatten()) for maps, one in pairs])
 
     def plot(self, *, number: int = 0, texts: Sequence[str] | None = None, opacity: float = 0.8) -> Figure:
@@ -151,6 +158,7 @@ class RedundancyAnalysis:
     def to_dict(self) -> dict[str, Any]:
         """The numbers in plain values that JSON can hold, of the channels the foremost; no maps."""
         top, shared = self.order[:TOP_CHANNELS].tolist(), self.shared
+        contrasts = None if self.masks is None else {one: self.contrasts(one) for one in COMPARISONS}
         return {
             "images": len(self.modified),
             "texts": list(self.modified.texts),
@@ -165,21 +173,16 @@ class RedundancyAnalysis:
                 }
                 for channel in top
             ],
-            "msc": None if self.masks is None else {variant: self.msc(variant) for variant in VARIANTS},
-            "contrasts": None
-            if self.masks is None
-            else {variant: self.contrasts(variant) for variant in VARIANTS},
-            "resemblance": {variant: float(self.resemblance(variant).mean()) for variant in VARIANTS},
+            "msc": contrasts and {one: _mean_contrast(found) for one, found in contrasts.items()},
+            "contrasts": contrasts,
+            "resemblance": {one: float(self.resemblance(one).mean()) for one in COMPARISONS},
             "settings": self.modified.settings.to_dict(),
         }
 
 
-def contrast(similarity: Tensor, mask: np.ndarray) -> float:
-    """Mean of the min-max map of ``[h, w]`` under a mask ``[H, W]`` minus that elsewhere, in percent."""
-    rows, columns = similarity.shape
-    heat = similarity_map(similarity.reshape(1, -1, 1), (rows, columns), (mask.shape[0], mask.shape[1]))[0, 0]
-    inside = torch.from_numpy(mask)
-    return 100 * float(heat[inside].mean() - heat[~inside].mean())
+def _mean_contrast(contrasts: Sequence[Mapping[str, float]]) -> float:
+    """Mean over the texts of an image, then over the images that have any."""
+    return float(np.mean([np.mean(list(found.values())) for found in contrasts if found]))
 
 
 def correlation(maps: Tensor, one: Tensor) -> Tensor:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clip_surgery_hub.checkpoints.architecture import Architecture, ResNetShape, TimmShape, ViTShape
 from clip_surgery_hub.checkpoints.load_state import load_state, without_initialization
-from clip_surgery_hub.checkpoints.open_clip_config import SUPPORTED, read_architecture
-from clip_surgery_hub.checkpoints.open_clip_sizes import check_sizes
-from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP, TimmCLIPConfig, text_settings
-from clip_surgery_hub.checkpoints.timm_vision import siglip_vision
+from clip_surgery_hub.checkpoints.open_clip_config import (
+    SUPPORTED,
+    Architecture,
+    ResNetShape,
+    TimmShape,
+    ViTShape,
+    read_architecture,
+)
+from clip_surgery_hub.checkpoints.timm_clip import TimmCLIP, TimmCLIPConfig, siglip_vision, text_settings
 from clip_surgery_hub.checkpoints.weight_names import (
     RESNET,
     TEXT,
@@ -23,6 +29,7 @@ from clip_surgery_hub.checkpoints.weight_names import (
     siglip_tensors,
     without_prefixes,
 )
+from clip_surgery_hub.checkpoints.weights import Weights
 
 
 def build_open_clip(model_cfg: Mapping[str, Any], *, source: str) -> nn.Module:
@@ -53,31 +60,46 @@ def build_open_clip(model_cfg: Mapping[str, Any], *, source: str) -> nn.Module:
 
 
 def load_open_clip(
-    model_cfg: Mapping[str, Any], state: Mapping[str, Tensor], *, source: str, dtype: torch.dtype
+    model_cfg: Mapping[str, Any], state: Mapping[str, Tensor], *, path: Path, dtype: torch.dtype
 ) -> nn.Module:
-    """The module that a description means, with weights.
+    """The module that a description means, with weights, in eval mode.
 
     Args:
         model_cfg: see `build_open_clip`.
         state: the weights by OpenCLIP's names, which are OpenAI's where OpenAI has them.
-        source: the checkpoint, for messages.
+        path: the file of the weights, for messages.
         dtype: of the module.
-
-    Returns:
-        The module in eval mode.
 
     Raises:
         ValueError: for a model that is not supported, or weights that are not those of the description.
     """
-    architecture = read_architecture(model_cfg, source)
+    architecture = read_architecture(model_cfg, str(path))
     state = without_prefixes(state)
-    check_sizes(architecture, state, source)
-    return load_state(
-        lambda: build_open_clip(model_cfg, source=source),
-        _tensors(architecture, state),
-        source=source,
-        dtype=dtype,
-    )
+    _check_blocks(architecture, state, path)
+    weights = Weights(path, _tensors(architecture, state), {})
+    return load_state(lambda: build_open_clip(model_cfg, source=str(path)), weights, dtype=dtype)
+
+
+def _check_blocks(architecture: Architecture, state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse another number of blocks than the description has, before any is built."""
+    vision = architecture.vision
+    depths = {"transformer.resblocks": architecture.text.transformer.layers}
+    if isinstance(vision, ViTShape):
+        depths["visual.transformer.resblocks"] = vision.transformer.layers
+    elif isinstance(vision, ResNetShape):
+        depths |= {f"visual.layer{stage}": depth for stage, depth in enumerate(vision.stages, start=1)}
+    for name, depth in depths.items():
+        if (count := count_blocks(state, name)) != depth:
+            raise ValueError(
+                f"the weights of {path} have {count} blocks {name}, but {depth} is what its configuration "
+                "says; give files that belong together."
+            )
+
+
+def count_blocks(state: Mapping[str, Tensor], name: str) -> int:
+    """How many numbers follow a name in the names of weights."""
+    start = re.compile(rf"{re.escape(name)}\.(\d+)\.")
+    return len({found[1] for weight in state if (found := start.match(weight))})
 
 
 def _tensors(architecture: Architecture, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -129,17 +151,7 @@ def _siglip(architecture: Architecture, source: str) -> nn.Module:
 
 
 def _vision_settings(vision: ViTShape) -> dict[str, Any]:
-    blocks = vision.transformer
-    return {
-        "hidden_size": blocks.width,
-        "intermediate_size": blocks.mlp_width,
-        "num_hidden_layers": blocks.layers,
-        "num_attention_heads": blocks.heads,
-        "patch_size": vision.patch_size,
-        "image_size": vision.image_size,
-        "hidden_act": blocks.activation,
-        "layer_norm_eps": blocks.eps,
-    }
+    return vision.transformer.settings() | {"patch_size": vision.patch_size, "image_size": vision.image_size}
 
 
 def _is_siglip(architecture: Architecture) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,8 +61,14 @@ def load_checkpoint(
         return openai_archive.load(Path(source), dtype=dtype)
     source = reachable(source, revision)
     files = open_clip_files if _is_open_clip(source, revision) else transformers_files
-    checkpoint = files.load(source, dtype=dtype, revision=revision)
-    return _with_sidecar_files(checkpoint, source, revision)
+    checkpoint: Checkpoint = files.load(source, dtype=dtype, revision=revision)
+    surgery = find_file(source, SURGERY_FILE, revision)
+    found = {name: path for name in SIDECAR_FILES if (path := find_file(source, name, revision))}
+    return replace(
+        checkpoint,
+        surgery=checkpoint.surgery if surgery is None else read_saved_surgery(surgery),
+        sidecar_files={name: path.read_bytes() for name, path in found.items()},
+    )
 
 
 def _is_open_clip(source: str, revision: str | None) -> bool:
@@ -74,24 +81,32 @@ def _is_open_clip(source: str, revision: str | None) -> bool:
     return config is None or "model_type" not in read_json_object(config)
 
 
-def _with_sidecar_files(checkpoint: Checkpoint, source: str, revision: str | None) -> Checkpoint:
-    """The checkpoint, with what lies beside its weights; beside a single file lies nothing of it.
+def correct_activation(model: nn.Module, activation: str, *, source: str) -> None:
+    """Give the towers the activation that their weights were trained with, where their files say another.
+
+    Some files on the hub do: their description was written without ``quick_gelu``, and what reads it computes
+    something close to the model that was trained. No weight tells, so that a wrong one runs and is wrong. The
+    configuration is corrected too, so that the model is saved as what it is.
 
     Args:
-        checkpoint: what was loaded.
-        source: the folder, file or hub id that it was loaded from.
-        revision: branch, tag or commit of a hub id.
-
-    Raises:
-        OSError: where a file cannot be read.
-        ValueError: for a damaged ``clip_surgery.json``.
+        model: of transformers, or around a tower of timm. Its MLPs with an ``activation_fn`` are the vision
+            tower's and CLIP's or SigLIP's text tower's; BERT's text towers have their own, which stays.
+        activation: by its name in `transformers`.
+        source: the checkpoint, for the warning that says so.
     """
-    if Path(source).is_file():
-        return checkpoint
-    surgery = find_file(source, SURGERY_FILE, revision)
-    found = {name: path for name in SIDECAR_FILES if (path := find_file(source, name, revision))}
-    return replace(
-        checkpoint,
-        surgery=checkpoint.surgery if surgery is None else read_saved_surgery(surgery),
-        sidecar_files={name: path.read_bytes() for name, path in found.items()},
+    from transformers.activations import ACT2FN
+
+    mlps = [module for module in model.modules() if hasattr(module, "activation_fn")]
+    configs: list[Any] = [mlp.config for mlp in mlps if hasattr(getattr(mlp, "config", None), "hidden_act")]
+    wrong = sorted({config.hidden_act for config in configs} - {activation})
+    if not wrong:
+        return
+    for mlp in mlps:
+        mlp.activation_fn = ACT2FN[activation]
+    for config in configs:
+        config.hidden_act = activation
+    warnings.warn(
+        f"the files of {source} say {' and '.join(wrong)}, but its weights were trained with {activation}, "
+        "which is used.",
+        stacklevel=2,
     )

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_ADVICE = (
+    "check the name and the network, or give a folder; list_models() and `clip-surgery models` tell what can "
+    "be named"
+)
+
 
 def find_file(source: str, name: str, revision: str | None) -> Path | None:
     """A file of the checkpoint, or None where there is none (or none in the cache, without a network).
@@ -29,10 +34,7 @@ def find_file(source: str, name: str, revision: str | None) -> Path | None:
         return None
     except (OSError, ValueError) as error:
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(
-            f"the model {source} cannot be loaded: check the name and the network, or give a folder; "
-            f"list_models() and `clip-surgery models` tell what can be named. ({one_line(error)})"
-        ) from error
+        raise kind(f"the model {source} cannot be loaded: {_ADVICE}. ({one_line(error)})") from error
 
 
 def one_line(error: Exception) -> str:
@@ -48,7 +50,15 @@ def reachable(source: str, revision: str | None) -> str:
     """
     if Path(source).is_dir() or _answers(source, revision):
         return source
-    return _folder_in_cache(source, revision)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return str(snapshot_download(source, revision=revision, local_files_only=True))
+    except OSError as error:
+        raise OSError(
+            f"the model {source} cannot be loaded: it is not in the cache and the hub cannot be reached; "
+            f"{_ADVICE}."
+        ) from error
 
 
 def _answers(source: str, revision: str | None) -> bool:
@@ -63,16 +73,3 @@ def _answers(source: str, revision: str | None) -> bool:
     except Exception:  # of whichever network library the client uses, or of its offline mode
         return False
     return True
-
-
-def _folder_in_cache(source: str, revision: str | None) -> str:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return str(snapshot_download(source, revision=revision, local_files_only=True))
-    except OSError as error:
-        raise OSError(
-            f"the model {source} cannot be loaded: it is not in the cache and the hub cannot be reached; "
-            "check the name and the network, or give a folder; list_models() and `clip-surgery models` tell "
-            "what can be named."
-        ) from error

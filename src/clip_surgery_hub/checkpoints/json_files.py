@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
-
-__all__ = ["as_json_object", "plural", "read_json_object", "shortened"]
 
 _MOST_BYTES = 16 * 2**20  # of a configuration or an index: far more than a large model needs
 _MOST_LETTERS = 300
@@ -54,6 +53,14 @@ def as_json_object(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{where} must hold names and values, not {shortened(found)}; copy it again.")
     return found
+
+
+def nested_values(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All names and values of a file at any depth; a name says with dots where it stands."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from nested_values(value, f"{prefix}{name}.")
+        yield f"{prefix}{name}", value
 
 
 def shortened(thing: Any) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE, SavedSurgery
+from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
+from clip_surgery_hub.checkpoints.saved_surgery import SURGERY_FILE
 from clip_surgery_hub.methods import get_method
 
 CARD_FILE = "README.md"
@@ -43,15 +44,12 @@ The method is that of {reference}.
 """
 
 
-def model_card(
-    title: str, surgery: SavedSurgery, *, has_text: bool, base_model: str | None, license: str | None
-) -> str:
+def model_card(title: str, checkpoint: Checkpoint, *, base_model: str | None, license: str | None) -> str:
     """The text of a ``README.md``, with the metadata that the Hugging Face Hub reads.
 
     Args:
         title: what `from_pretrained` is given: a hub id, or the name of a folder.
-        surgery: how the model is read.
-        has_text: whether there is a text tower.
+        checkpoint: the model, and how it is read.
         base_model: hub id of the checkpoint it comes from, or None where that is not known.
         license: of the weights, as the hub spells it ("mit"), or None where that is not known.
 
@@ -60,6 +58,8 @@ def model_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
+    surgery, has_text = checkpoint.surgery, hasattr(checkpoint.model, "get_text_features")
+    base_model = None if base_model == title else base_model
     about = ModelCardData(
         base_model=base_model,
         license=license,

@@ -16,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.checkpoints.building import load_open_clip
+from clip_surgery_hub.checkpoints.building import count_blocks, load_open_clip
 from clip_surgery_hub.checkpoints.checkpoint import Checkpoint
 from clip_surgery_hub.checkpoints.json_files import shortened
-from clip_surgery_hub.checkpoints.open_clip_files import CONFIG_FILE, read_normalization
-from clip_surgery_hub.checkpoints.open_clip_tokens import load_open_clip_tokenizer
+from clip_surgery_hub.checkpoints.open_clip_files import (
+    CONFIG_FILE,
+    load_open_clip_tokenizer,
+    read_normalization,
+)
 from clip_surgery_hub.checkpoints.script_pickle import ScriptModule
 from clip_surgery_hub.checkpoints.torchscript import is_torchscript, named_tensors, read_torchscript
 from clip_surgery_hub.checkpoints.weights import read_weights
@@ -30,13 +33,7 @@ _MARKS = ("input_resolution", "context_length", "vocab_size")
 
 
 def load(path: Path, *, dtype: torch.dtype) -> Checkpoint:
-    """Load the model, and the tokenizer where its files lie beside the archive; see `load_checkpoint`.
-
-    Raises:
-        OSError: for a file that cannot be read.
-        ValueError: for a file that is damaged, holds other things than modules of tensors, or is no CLIP by
-            OpenAI.
-    """
+    """Load the model, and the tokenizer where its files lie beside the archive; see `load_checkpoint`."""
     source = str(path)
     if is_torchscript(path):
         modules = read_torchscript(path)
@@ -59,7 +56,7 @@ def load(path: Path, *, dtype: torch.dtype) -> Checkpoint:
     }
     model_cfg = openai_model_cfg(state, source)
     _check_heads(modules, source)
-    model = load_open_clip(model_cfg, state, source=source, dtype=dtype)
+    model = load_open_clip(model_cfg, state, path=path, dtype=dtype)
     tokenizer = load_open_clip_tokenizer(str(path.parent), None, model, model_cfg["text_cfg"])
     return Checkpoint(model, tokenizer, read_normalization(None, source), known_words=None)
 
@@ -85,9 +82,6 @@ def openai_model_cfg(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
             )
         return list(state[name].shape)
 
-    def blocks(start: str) -> int:
-        return len({found[1] for name in state if (found := re.match(rf"{start}\.(\d+)\.", name))})
-
     def side(name: str) -> int:
         """Layout along a side of a square grid whose positions, and one more, are in an embedding."""
         return math.isqrt(max(shape(name, 2)[0] - 1, 0))
@@ -98,21 +92,21 @@ def openai_model_cfg(state: Mapping[str, Tensor], source: str) -> dict[str, Any]
         "vocab_size": shape("token_embedding.weight", 2)[0],
         "width": width,
         "heads": max(width // 64, 1),
-        "layers": blocks(r"transformer\.resblocks"),
+        "layers": count_blocks(state, "transformer.resblocks"),
     }
     vision: dict[str, Any]
     if "visual.proj" in state:
         channels, _, patch, _ = shape("visual.conv1.weight", 4)
         vision = {
             "width": channels,
-            "layers": blocks(r"visual\.transformer\.resblocks"),
+            "layers": count_blocks(state, "visual.transformer.resblocks"),
             "patch_size": patch,
             "image_size": patch * side("visual.positional_embedding"),
         }
     else:
         vision = {
             "width": shape("visual.layer1.0.conv1.weight", 4)[0],
-            "layers": [blocks(rf"visual\.layer{stage}") for stage in (1, 2, 3, 4)],
+            "layers": [count_blocks(state, f"visual.layer{stage}") for stage in (1, 2, 3, 4)],
             "image_size": 32 * side("visual.attnpool.positional_embedding"),
         }
     return {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from clip_surgery_hub.checkpoints.finding import find_file
 from clip_surgery_hub.checkpoints.json_files import as_json_object, read_json_object, shortened
-from clip_surgery_hub.images.image_transform import Normalization
-
-__all__ = ["load_normalization", "load_tokenizer"]
+from clip_surgery_hub.images.image_transform import Normalization, normalization_of
 
 # Any one of them tells that there is a tokenizer; without one transformers makes an empty tokenizer up.
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 _MORE_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_TRIAL = "a photo of a dog"
+TRIAL = "a photo of a dog"
 
 
 def load_tokenizer(source: str, revision: str | None, text_config: Any) -> Any:
     """The tokenizer of a checkpoint as transformers has it, or None where there is none.
 
-    Args:
-        source: a folder or a hub id.
-        revision: of a hub id.
-        text_config: the configuration of the text tower whose tokens it makes, or None where there is none.
-
     Raises:
-        ValueError: for files that are damaged, or a tokenizer whose tokens the text tower does not have.
+        ValueError: for files that are damaged, or a tokenizer whose tokens the text tower (of `text_config`,
+            None where there is none) does not have.
     """
     from transformers import AutoTokenizer
 
@@ -44,7 +34,7 @@ def load_tokenizer(source: str, revision: str | None, text_config: Any) -> Any:
         for name in sorted(found.keys() & set(_MORE_TOKENIZER_FILES)):
             read_json_object(found[name])
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
-        tokens = list(tokenizer(_TRIAL)["input_ids"])
+        tokens = list(tokenizer(TRIAL)["input_ids"])
     except Exception as error:  # the tokenizers library raises plain Exception on damaged files
         advice = f"copy {', '.join(found)} again"
         if "spiece.model" in found and "tokenizer.json" not in found and find_spec("sentencepiece") is None:
@@ -55,7 +45,7 @@ def load_tokenizer(source: str, revision: str | None, text_config: Any) -> Any:
     rows = getattr(text_config, "vocab_size", None)
     if not tokens or (rows is not None and max(tokens) >= rows):
         raise ValueError(
-            f"the tokenizer of {source} is not that of its model: {_TRIAL!r} becomes {shortened(tokens)}, of "
+            f"the tokenizer of {source} is not that of its model: {TRIAL!r} becomes {shortened(tokens)}, of "
             f"{rows} tokens that the model has; copy {', '.join(found)} again."
         )
     return tokenizer
@@ -86,30 +76,11 @@ def load_normalization(source: str, revision: str | None) -> Normalization | Non
     try:
         for path in paths:
             read_json_object(path)
-        processor: Any = AutoImageProcessor.from_pretrained(
-            source, revision=revision, trust_remote_code=False
+        return normalization_of(
+            AutoImageProcessor.from_pretrained(source, revision=revision, trust_remote_code=False)
         )
-        resample = int(Image.Resampling(processor.resample))
-        if not processor.do_normalize:
-            return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
-        mean, std = _three(processor.image_mean, "image_mean"), _three(processor.image_std, "image_std")
-        if min(std) <= 0:
-            raise ValueError(f"image_std must be above 0, but is {std}")
     except Exception as error:  # transformers hands through what a number of the wrong kind leads to
         raise ValueError(
             f"the image processor of {source} cannot be loaded ({shortened(error)}); copy "
             f"{' and '.join(str(path.name) for path in paths)} again."
         ) from error
-    return Normalization(mean, std, resample)
-
-
-def _three(values: Any, name: str) -> tuple[float, ...]:
-    """A number per color; one alone is that of all."""
-    numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values] * 3
-    if len(numbers) != 3 or not all(_is_finite(number) for number in numbers):
-        raise ValueError(f"{name} must be a number for red, green and blue, but is {shortened(values)}")
-    return tuple(float(number) for number in numbers)
-
-
-def _is_finite(number: Any) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clip_surgery_hub import __version__
+from clip_surgery_hub.checkpoints.json_files import read_json_object
 from clip_surgery_hub.methods import METHODS
 
 SURGERY_FILE = "clip_surgery.json"
@@ -67,15 +68,16 @@ def read_saved_surgery(path: Path) -> SavedSurgery:
     Raises:
         ValueError: for a file of another form, or of a later format.
     """
+    values = read_json_object(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
         recognized, version = values["format"] == FORMAT, values["format_version"]
         saved = SavedSurgery(
             method=values["method"], depth=values["depth"], interpolation=values["interpolation"]
         )
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path} is damaged ({reason}); save the model again, or delete it.") from error
+    except KeyError as error:
+        raise ValueError(
+            f"{path} is damaged ({error} is missing); save the model again, or delete it."
+        ) from error
     if not recognized:
         raise ValueError(f"{path} is not of the format {FORMAT!r}; delete it, or save the model again.")
     if version != FORMAT_VERSION:

@@ -57,7 +57,7 @@ def save(
     """
     _check_can_be_saved(checkpoint, name)
     folder = Path(folder)
-    card = _card(folder.resolve().name, checkpoint, base_model, license)
+    card = model_card(folder.resolve().name, checkpoint, base_model=base_model, license=license)
     with whole_folder(folder, replaceable=_holds_only_a_model) as temporary:
         _write(checkpoint, temporary)
         earlier = folder / CARD_FILE
@@ -82,7 +82,7 @@ def push(
     _check_can_be_saved(checkpoint, name)
     if repo_id.count("/") != 1:
         raise ValueError(f"a repository is named 'owner/name', got {repo_id!r}.")
-    card = _card(repo_id, checkpoint, base_model, license)
+    card = model_card(repo_id, checkpoint, base_model=base_model, license=license)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as parent, _refusals_in_one_line(repo_id):
         # First of all, so that nothing large is written or sent where it would be refused.
@@ -173,16 +173,6 @@ def _made_sidecar_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     return {name: (json.dumps(value, indent=2) + "\n").encode() for name, value in values.items()}
 
 
-def _card(title: str, checkpoint: Checkpoint, base_model: str | None, license: str | None) -> str:
-    return model_card(
-        title,
-        checkpoint.surgery,
-        has_text=hasattr(checkpoint.model, "get_text_features"),
-        base_model=None if base_model == title else base_model,
-        license=license,
-    )
-
-
 def _is_of_a_model(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _MODEL_FILES) and "/" not in name
 
@@ -195,11 +185,7 @@ def _holds_only_a_model(folder: Path) -> bool:
 
 @contextmanager
 def _refusals_in_one_line(repo_id: str) -> Iterator[None]:
-    """Say in one line what the hub, or the way to it, did not allow, and what to do.
-
-    Raises:
-        OSError: with that line.
-    """
+    """Say in one line, an OSError, what the hub, or the way to it, did not allow, and what to do."""
     try:
         yield
     except Exception as error:  # of whichever network library the client of the hub uses

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clip_surgery_hub.checkpoints.json_files import shortened
@@ -21,10 +22,18 @@ Storage = Callable[[tuple[Any, ...]], Tensor]
 #: Makes a tensor from a storage, an offset, a size and a stride.
 View = Callable[[Any, Any, Any, Any], Tensor]
 
-STORAGES = frozenset(
-    f"{kind}Storage"
-    for kind in ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-)
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
 _LISTS = frozenset(("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist"))
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = frozenset(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"))
@@ -162,7 +171,7 @@ class _Machine:
 def _known(module: str, name: str) -> Name:
     """A name, if it is one of those that TorchScript writes."""
     known = {
-        "torch": STORAGES,
+        "torch": STORAGES.keys(),
         "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
         "torch.jit._pickle": _LISTS | {"restore_type_tag"},
         "collections": {"OrderedDict"},

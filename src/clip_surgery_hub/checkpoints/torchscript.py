@@ -22,19 +22,6 @@ from clip_surgery_hub.checkpoints.script_pickle import STORAGES, Name, PickleRef
 _MOST_PICKLE_BYTES = 4 * 2**20  # a tree of modules without its numbers: ten thousand would fit
 _MOST_MODULES = 100_000
 _DEEPEST = 64
-_DTYPES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-assert _DTYPES.keys() == STORAGES
 
 
 def is_torchscript(path: Path) -> bool:
@@ -132,7 +119,7 @@ class _Archive:
         if len(reference) != 5 or reference[0] != "storage" or not isinstance(reference[1], Name):
             raise PickleRefused("its data.pkl refers to something that is no storage")
         _, kind, key, _, count = reference
-        dtype = _DTYPES.get(kind.name)
+        dtype = STORAGES.get(kind.name)
         if dtype is None or not isinstance(key, str) or not re.fullmatch(r"[0-9]{1,9}", key):
             raise PickleRefused("its data.pkl refers to something that is no storage")
         if key not in self.storages:

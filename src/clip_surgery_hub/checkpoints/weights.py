@@ -11,7 +11,8 @@ import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +21,27 @@ from torch import Tensor
 
 from clip_surgery_hub.checkpoints.json_files import as_json_object, plural, read_json_object, shortened
 
-__all__ = ["check_values", "read_shards", "read_weight_map", "read_weights"]
-
 _LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
 _LFS_POINTER = b"version https://git-lfs.github.com/"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of a checkpoint as its files hold them.
+
+    Attributes:
+        path: the file that holds them, or the index of the files that do.
+        tensors: by name; not yet read.
+        files: by the same names, the file of each where there are several.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    files: Mapping[str, Path]
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a weight, or should."""
+        return self.files.get(name, self.path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -37,7 +55,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ValueError: for a file that is damaged, cut off, contradicts itself, or holds more than tensors.
         OSError: for a file that cannot be read.
     """
-    size = _size_of_file(path)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
+        raise ValueError(f"{path} is no file; the weights of a checkpoint must be one.")
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if not start:
@@ -46,43 +66,44 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} is a pointer of Git LFS in place of the weights; fetch them with 'git lfs pull'."
         )
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, size)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, status.st_size)
 
 
-def read_shards(index: Path, shards: Mapping[str, Path]) -> dict[str, tuple[Path, Tensor]]:
-    """The tensors of weights in several files: by name the file and the tensor in it.
+def read_shards(index: Path, find: Callable[[str], Path | None]) -> Weights:
+    """The tensors of weights in several files.
 
     Args:
         index: ``*.index.json``, whose ``"weight_map"`` says which file holds a tensor.
-        shards: where each of those files is, by the name that the index has for it.
+        find: gives a file of the checkpoint by its name, None where there is none.
 
     Raises:
-        ValueError: for files that are damaged or do not hold what the index says.
+        ValueError: for files that are damaged or do not hold what the index says, or an index that names
+            files outside of its folder.
         OSError: for a file that cannot be read.
     """
-    found: dict[str, tuple[Path, Tensor]] = {}
-    for path in shards.values():
+    weight_map = _read_weight_map(index)
+    tensors: dict[str, Tensor] = {}
+    files: dict[str, Path] = {}
+    for shard in sorted(set(weight_map.values())):
+        if (path := find(shard)) is None:
+            raise ValueError(f"{index} names {shard}, which is not there; copy it again.")
         for name, tensor in read_weights(path).items():
-            if name in found:
+            if name in files:
                 raise ValueError(
-                    f"the weight {shortened(name)} is in {found[name][0]} and in {path}; one of them must go."
+                    f"the weight {shortened(name)} is in {files[name]} and in {path}; one of them must go."
                 )
-            found[name] = (path, tensor)
-    for name, shard in read_weight_map(index).items():
-        if name not in found or found[name][0] != shards[shard]:
+            tensors[name], files[name] = tensor, path
+    for name, shard in weight_map.items():
+        if name not in files or files[name].name != shard:
             raise ValueError(
-                f"{shards[shard]} lacks the weight {shortened(name)}, which {index} says it holds; copy the "
-                "files of this checkpoint again, all of one version."
+                f"{index.with_name(shard)} lacks the weight {shortened(name)}, which {index} says it holds; "
+                "copy the files of this checkpoint again, all of one version."
             )
-    return found
+    return Weights(index, tensors, files)
 
 
-def read_weight_map(index: Path) -> dict[str, str]:
-    """What the index of sharded weights says: by name of a tensor the name of the file that holds it.
-
-    Raises:
-        ValueError: for an index that is damaged, or names files outside of its folder.
-    """
+def _read_weight_map(index: Path) -> dict[str, str]:
+    """What the index of sharded weights says: by name of a tensor the name of the file that holds it."""
     weight_map = read_json_object(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{index} has no 'weight_map' from weights to files; copy it again.")
@@ -97,14 +118,10 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def check_values(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Refuse weights that are not finite.
-
-    Args:
-        tensors: by name; those of integers are passed over.
-        source: the file they come from, for the message.
+    """Refuse weights that are not finite; those of integers are passed over.
 
     Raises:
-        ValueError: names the first tensor that holds NaN or infinity.
+        ValueError: names the first tensor that holds NaN or infinity, and `source`, the file it comes from.
     """
     for name, tensor in tensors.items():
         if not tensor.numel() or not tensor.is_floating_point():
@@ -119,13 +136,6 @@ def check_values(tensors: Mapping[str, Tensor], source: str | Path) -> None:
                 f"{'is' if wrong == 1 else 'are'} NaN or infinite in {tensor.dtype}; copy the file again, or "
                 "load it in float32 if this is a narrower dtype than that of the file."
             )
-
-
-def _size_of_file(path: Path) -> int:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # reading from a pipe would wait for ever
-        raise ValueError(f"{path} is no file; the weights of a checkpoint must be one.")
-    return status.st_size
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -154,8 +164,6 @@ def _read_pickle(path: Path, size: int) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about versions of pickle; what matters is an error here
             stored = torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
-    except OSError:
-        raise
     except Exception as error:  # the reader raises errors of every kind on damaged files
         # Not its own words: they advise to read the file in a way that executes what it holds.
         raise _damaged(

@@ -75,7 +75,7 @@ class Report:
 
     @contextmanager
     def image(self, path: Path) -> Iterator[None]:
-        """Take a ValueError for what is wrong with this image alone, and go on behind the body."""
+        """Take a ValueError for what is wrong with this image alone, and leave the body."""
         try:
             yield
         except ValueError as error:

@@ -71,14 +71,14 @@ def draw_cases(
     """
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(2.2 * (_MAPS + 2), 2.6 * len(cases)))
-    drawing.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.16 / len(cases), wspace=0.05, hspace=0.25)
-    grid = drawing.subplots(len(cases), _MAPS + 2, squeeze=False)
+    figure = Figure(figsize=(2.2 * (_MAPS + 2), 2.6 * len(cases)))
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.16 / len(cases), wspace=0.05, hspace=0.25)
+    grid = figure.subplots(len(cases), _MAPS + 2, squeeze=False)
     for axes, case in zip(grid, cases, strict=True):
         for one in axes:
             one.set_axis_off()
         _draw_case(axes, case, evaluator, variant, dataset, image_transform)
-    return drawing
+    return figure
 
 
 def _draw_case(

@@ -31,7 +31,7 @@ class SurgeryEvaluator(lightning.LightningModule):
         clip: a checkpoint under any method; it is left under it.
         task: what is measured.
         task_options: what its metric has to know.
-        variants: R of them.
+        variants: of the checkpoint, one at least.
         class_set: unit length embeddings of all texts, ``[X, C]``.
         owner: the class of each text, int64 ``[X]``; a class with several texts is as similar as the best.
         window: side and step of a sliding window in patches, None for the image at once.

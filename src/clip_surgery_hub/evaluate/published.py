@@ -1,4 +1,4 @@
-"""MetricValues of publications, to stand beside those that are measured."""
+"""Metrics of publications, to stand beside those that are measured."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["class_bars", "metrics_table", "results_table", "save_table"]
 
 _MOST_CLASSES = 60
-"""So many classes are readable in one image."""
+"""So many classes are readable in one figure."""
 
 
 def results_table(evaluation: Evaluation) -> str:
@@ -77,15 +77,15 @@ def class_bars(evaluation: Evaluation, variant: Variant) -> Figure:
         half = _MOST_CLASSES // 2
         title += f": the best and the worst {half} of {len(ranked)}"
         ranked = ranked[:half] + ranked[-half:]
-    drawing = Figure(figsize=(7, 1.2 + 0.2 * len(ranked)), layout="constrained")
-    axes = drawing.subplots()
+    figure = Figure(figsize=(7, 1.2 + 0.2 * len(ranked)), layout="constrained")
+    axes = figure.subplots()
     axes.barh([one for _, one in ranked], [value for value, _ in ranked], color="#3b6ea5")
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(f"{name} in percent")
     axes.tick_params(labelsize=8)
-    return drawing
+    return figure
 
 
 def _cell(metric: MetricValue | None) -> str:

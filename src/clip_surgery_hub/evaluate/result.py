@@ -28,8 +28,8 @@ class MetricValue:
     """One metric of one variant.
 
     Attributes:
-        variant: what was read.
-        name: of the metric, see the metrics.
+        variant: of the checkpoint.
+        name: of the metric, as `metrics` calls it.
         value: in percent, thresholds as they are.
         low: lower end of the middle 95% over resamples of the images.
         high: upper end.
@@ -68,7 +68,7 @@ class Evaluation:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """What was read, in order."""
+        """The variants that were measured, in order."""
         return tuple(dict.fromkeys(metric.variant for metric in self.metrics))
 
     def of(self, variant: Variant) -> dict[str, MetricValue]:

@@ -163,5 +163,5 @@ def _draw(
         best, worst = extreme_cases(evaluation, variant, _CASES)
         for name, cases in (("best", best), ("worst", worst)):
             if cases:
-                drawing = draw_cases(cases, evaluator, variant, dataset, image_transform)
-                drawing.savefig(folder / f"{name}_{variant.name}.png", dpi=120)
+                figure = draw_cases(cases, evaluator, variant, dataset, image_transform)
+                figure.savefig(folder / f"{name}_{variant.name}.png", dpi=120)

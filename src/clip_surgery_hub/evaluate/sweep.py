@@ -72,8 +72,8 @@ class Sweep:
             for variant in part.evaluation.variants:
                 found = part.evaluation.of(variant)
                 cells = [_cell(found[name], bold=found[name] is best) for name in names]
-                setting = (variant.method, variant.depth, variant.features, part.size, part.templates)
-                lines.append(f"| {' | '.join(map(str, setting))} | {' | '.join(cells)} |")
+                told = (variant.method, variant.depth, variant.features, part.size, part.templates)
+                lines.append(f"| {' | '.join(map(str, told))} | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
     def plot(self) -> Figure:
@@ -83,8 +83,8 @@ class Sweep:
         """
         from matplotlib.figure import Figure
 
-        drawing = Figure(figsize=(8, 5), layout="constrained")
-        axes = drawing.subplots()
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
         for part in self.parts:
             curves: dict[tuple[str, str], list[MetricValue]] = {}
             for metric in self._metrics(part):
@@ -97,7 +97,7 @@ class Sweep:
         axes.set_title(self.task.title, fontsize=11)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return drawing
+        return figure
 
     def save(self, folder: Path) -> None:
         """Write `sweep.md`, `sweep.json` and `sweep.png` into a folder.
@@ -130,12 +130,12 @@ def sweep(
     features: Sequence[str] = ("plain", "surgery"),
     sizes: Sequence[int | None] = (None,),
     templates: Mapping[str, str | None] | None = None,
-    **options: Any,
+    **evaluate_options: Any,
 ) -> Sweep:
     """Measure all combinations; those of one size and one set of templates share one pass over the images.
 
     Args:
-        clip: a checkpoint whose tower is not under surgery.
+        clip: a checkpoint under any method; it is left under it.
         dataset: see `datasets.open_dataset`.
         task: see `tasks.get_task`.
         out: the folder; each size and set of templates gets one inside.
@@ -144,7 +144,7 @@ def sweep(
         features: "plain", "surgery" or "auto".
         sizes: short sides in pixels, None for the checkpoint's own.
         templates: sets of prompt templates by the name they get; None: the paper's ensemble.
-        options: more of :func:`~clip_surgery_hub.evaluate.evaluate`, such as ``limit``.
+        evaluate_options: more of :func:`~clip_surgery_hub.evaluate.evaluate`, such as ``limit``.
 
     Raises:
         ValueError: as `evaluate`.
@@ -172,7 +172,7 @@ def sweep(
                 size=size,
                 draw=False,
                 devices=1,
-                **options,
+                **evaluate_options,
             )
             assert found is not None  # one process has rank 0
             parts.append(SweepPart(size=side, templates=name, evaluation=found))

@@ -114,8 +114,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 primary_metric="positive points",
                 automatic="surgery",
                 about="The points of each class that an image shows: positive points on it, negative "
-                "points off it. With a segmentation model also the overlap of its mask at these points with "
-                "the class, for the mask of the highest score and for the one that agrees best with the map.",
+                "points beside it. With a segmentation model also the overlap of its mask at these points "
+                "with the class, for the mask of the highest score and for the one that fits the map best.",
                 metric=_interact,
             ),
         )

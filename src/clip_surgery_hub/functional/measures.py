@@ -12,7 +12,7 @@ def threshold_overlaps(
     """Pixels that a map above a threshold shares with its mask, and those in either, at all thresholds.
 
     At threshold t a pixel is in the map where its heat is at least t; the intersection over union at t is the
-    first answer divided by the second.
+    first of both results divided by the second.
 
     Args:
         heatmaps: ``[K, H, W]`` in [0, 1].

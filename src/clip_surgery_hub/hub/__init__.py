@@ -1,8 +1,8 @@
-"""Which checkpoints can be named, and the way from a name to a `CLIPSurgery`.
+"""Which checkpoints can be named, what is known of each, and where its files are.
 
 Names are ``architecture.tag`` as in timm: ``clip_vit_base_patch16.openai``. A new checkpoint is one `Entry`:
 a row in ``assets/models/checkpoints.json``, or outside of the project an argument of `register_model`. This
-room loads neither torch nor transformers until a model is created.
+package loads neither torch nor transformers.
 """
 
 from clip_surgery_hub.hub.entry import Entry

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,10 @@ from torch import Tensor
 
 from clip_surgery_hub.images.loading import ImageError, decode_image, load_image
 
-__all__ = ["ImageTransform", "Normalization", "normalization_of", "resized"]
+__all__ = ["LEAST_STD", "ImageTransform", "Normalization", "normalization_of", "per_color", "resized"]
+
+LEAST_STD = 1e-6  # of colors in [0, 1]
+_MOST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -136,10 +140,23 @@ def normalization_of(processor: Any) -> Normalization | None:
     resample = int(Image.Resampling(images.resample))
     if not images.do_normalize:
         return Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), resample)
-    mean, std = _three(images.image_mean, "image_mean"), _three(images.image_std, "image_std")
-    if min(std) <= 0:
-        raise ValueError(f"image_std must be above 0, but is {std}")
-    return Normalization(mean, std, resample)
+    mean = per_color(images.image_mean, "image_mean")
+    return Normalization(mean, per_color(images.image_std, "image_std", least=LEAST_STD), resample)
+
+
+def per_color(values: Any, name: str, *, least: float = -_MOST) -> tuple[float, ...]:
+    """A number for red, green and blue; one alone is that of all.
+
+    Raises:
+        ValueError: for anything else, not finite, or below ``least``.
+    """
+    numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values] * 3
+    if len(numbers) != 3 or not all(_is_number(number, least) for number in numbers):
+        limit = "" if least == -_MOST else f" of at least {least:g}"
+        raise ValueError(
+            f"{name} must be a number{limit} for red, green and blue, but is {reprlib.repr(values)}"
+        )
+    return tuple(map(float, numbers))
 
 
 def resized(image: Image.Image, size: tuple[int, int], resample: int) -> Tensor:
@@ -149,13 +166,6 @@ def resized(image: Image.Image, size: tuple[int, int], resample: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)))
 
 
-def _three(values: Any, name: str) -> tuple[float, ...]:
-    """A number per color; one alone is that of all."""
-    numbers = list(values) if isinstance(values, Sequence) and not isinstance(values, str) else [values] * 3
-    if len(numbers) != 3 or not all(_is_finite(number) for number in numbers):
-        raise ValueError(f"{name} must be a number for red, green and blue, but is {values!r:.80}")
-    return tuple(float(number) for number in numbers)
-
-
-def _is_finite(number: Any) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+def _is_number(value: Any, least: float) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and least <= value <= _MOST

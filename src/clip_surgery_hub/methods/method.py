@@ -29,8 +29,8 @@ class Method:
         name: what `apply_surgery(model, method=name)` is given.
         mix: a module-level function (so that models under surgery can be pickled) which mixes the tokens of a
             block. Its parameters name what it needs out of `ARGUMENTS`; it returns all tokens
-            `[B, heads, tokens, head_dim]`, of which the last N are read. None only for a method that operates
-            on no block.
+            `[B, heads, tokens, head_dim]`, of which the last N are read. None only for a method that
+            modifies no block.
         default_depth: how many of the last blocks are modified; a tower with fewer has all of its blocks
             modified. 0 leaves the tower as it is.
         residual: whether the new path adds to what it was, or starts afresh, so that only the last block

@@ -13,8 +13,8 @@ from clip_surgery_hub.analysis.attention_results import (
     PARTS,
     AttentionAnalysis,
     AttentionAverages,
+    BlockPart,
     Kind,
-    Part,
 )
 from clip_surgery_hub.plotting.layout import GAP, LABEL_LINE, NOTE_LINE
 from clip_surgery_hub.plotting.page import (
@@ -53,12 +53,12 @@ KIND_COLORS: Mapping[Kind, str] = {
     "query_query": "C2",
     "key_key": "C1",
 }
-PART_NAMES: Mapping[Part, str] = {
+PART_NAMES: Mapping[BlockPart, str] = {
     "attention": "q-k attention",
     "value_attention": "v-v attention",
     "mlp": "MLP",
 }
-PART_COLORS: Mapping[Part, str] = {"attention": "C3", "value_attention": "C0", "mlp": "C4"}
+PART_COLORS: Mapping[BlockPart, str] = {"attention": "C3", "value_attention": "C0", "mlp": "C4"}
 
 
 def plot_attention(
@@ -154,7 +154,7 @@ def _draw_attention(
     page.legend(axes)
 
 
-def _draw_cosines(page: Page, left: float, values: Mapping[Part, Tensor]) -> None:
+def _draw_cosines(page: Page, left: float, values: Mapping[BlockPart, Tensor]) -> None:
     lines = [(PART_NAMES[part], PART_COLORS[part], values[part]) for part in PARTS]
     axes = block_chart(page, left, "what a block adds to the patches", "cosine to the final CLS", lines)
     axes.axhline(0, color="0.5", linewidth=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clip_surgery_hub.analysis.redundancy_result import RedundancyAnalysis, Variant
+from clip_surgery_hub.analysis.redundancy_result import Comparison, RedundancyAnalysis
 from clip_surgery_hub.plotting.layout import (
     DOTS_PER_INCH,
     GAP,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_TEXTS = 5
-NAMES: dict[Variant, tuple[str, ...]] = {
+NAMES: dict[Comparison, tuple[str, ...]] = {
     "raw": ("raw CLIP",),
     "feature_surgery": ("feature", "surgery"),
     "architecture_surgery": ("architecture", "surgery"),
@@ -73,8 +73,10 @@ def plot_redundancy(
     chosen = _foremost(analysis, number) if texts is None else list(texts)
     if unknown := [text for text in chosen if text not in read.texts]:
         raise ValueError(f"{unknown[0]!r} is none of the class set's texts.")
-    variants = _variants(analysis)
-    shown: list[Variant] = [one for one in variants if one != "feature_surgery" or len(variants) == 2]
+    comparisons = _comparisons(analysis)
+    shown: list[Comparison] = [
+        one for one in comparisons if one != "feature_surgery" or len(comparisons) == 2
+    ]
     image = read.images_to_draw[number]
     width, height = drawn_size(image, SIDE)
     large_width, large_height = drawn_size(image, LARGE_SIDE)
@@ -92,10 +94,10 @@ def plot_redundancy(
     page.title(large, ("image" if len(read) == 1 else f"image {number}",), room=0.08)
     _draw_channels(page, room, analysis)
     if analysis.masks is not None:
-        _draw_contrasts(page, room + CHART_STEP, analysis, variants)
-    for index, variant in enumerate(shown):
-        page.row_name(top + index * row + height / 2, NAMES[variant])
-        for column, (similarity, note) in enumerate(_cells(analysis, number, variant, chosen)):
+        _draw_contrasts(page, room + CHART_STEP, analysis, comparisons)
+    for index, comparison in enumerate(shown):
+        page.row_name(top + index * row + height / 2, NAMES[comparison])
+        for column, (similarity, note) in enumerate(_cells(analysis, number, comparison, chosen)):
             left = ROW_NAME + column * step + (step - GAP - width) / 2
             cell = page.cell(left, top + index * row, width, height)
             if index == 0:
@@ -110,24 +112,24 @@ def plot_redundancy(
     return page.figure
 
 
-def _variants(analysis: RedundancyAnalysis) -> list[Variant]:
-    """The variants that differ: raw CLIP has no path of its own to be read beside the original."""
+def _comparisons(analysis: RedundancyAnalysis) -> list[Comparison]:
+    """The comparisons that differ: raw CLIP has no path of its own to be read beside the original."""
     if analysis.modified.settings.method == "none":
         return ["raw", "feature_surgery"]
     return ["raw", "feature_surgery", "architecture_surgery", "both"]
 
 
 def _cells(
-    analysis: RedundancyAnalysis, number: int, variant: Variant, chosen: Sequence[str]
+    analysis: RedundancyAnalysis, number: int, comparison: Comparison, chosen: Sequence[str]
 ) -> list[tuple[Tensor | None, str]]:
     """Map and note of each cell in a row: of the unrelated texts before feature surgery, then the chosen."""
-    maps = analysis.similarity(variant)[number]
+    maps = analysis.similarity(comparison)[number]
     before: Tensor | None = None
-    if variant == "raw":
+    if comparison == "raw":
         before = analysis.original_unrelated[number]
-    elif variant == "architecture_surgery":
+    elif comparison == "architecture_surgery":
         before = analysis.modified_unrelated[number]
-    contrasts = None if analysis.masks is None else analysis.contrasts(variant)[number]
+    contrasts = None if analysis.masks is None else analysis.contrasts(comparison)[number]
     cells: list[tuple[Tensor | None, str]] = [(before, "")]
     for text in chosen:
         note = ""
@@ -171,16 +173,16 @@ def _draw_channels(page: Page, left: float, analysis: RedundancyAnalysis) -> Non
 
 
 def _draw_contrasts(
-    page: Page, left: float, analysis: RedundancyAnalysis, variants: Sequence[Variant]
+    page: Page, left: float, analysis: RedundancyAnalysis, comparisons: Sequence[Comparison]
 ) -> None:
-    """The mean contrast of each variant over all images that have masks."""
+    """The mean contrast of each comparison over all images that have masks."""
     counted = sum(bool(masks) for masks in analysis.masks or ())
     title = "of this image" if len(analysis.modified) == 1 else f"over {counted} images"
     axes = page.chart(left, f"mean contrast (mSC) {title}", across="percent", upright="")
-    values = [analysis.msc(variant) for variant in variants]
+    values = [analysis.msc(comparison) for comparison in comparisons]
     bars = axes.barh(range(len(values)), values, color="C0", height=0.6)
     axes.bar_label(bars, fmt="%+.1f", padding=3, fontsize=NOTE_POINTS)
-    axes.set_yticks(range(len(values)), ["\n".join(NAMES[variant]) for variant in variants])
+    axes.set_yticks(range(len(values)), ["\n".join(NAMES[comparison]) for comparison in comparisons])
     axes.invert_yaxis()
     axes.axvline(0, color="0.5", linewidth=1)
     axes.margins(x=0.2)

@@ -1,4 +1,4 @@
-"""The synthetic world: seeded scenes of named objects on named backgrounds, with exact masks.
+"""Synthetic scenes: seeded images of named objects on named backgrounds, with exact masks.
 
 Demo, tests, evaluation and the training of the bundled CLIP all draw from it.
 """

@@ -1,4 +1,4 @@
-"""The backgrounds of the synthetic world: named generators, each a seeded function to an image.
+"""The backgrounds of synthetic scenes: named generators, each a seeded function to an image.
 
 A generator takes a random generator and a size `(height, width)` in pixels and gives float32 colors
 `[H, W, 3]` in [0, 1]. Patterns scale with the image, so a background means the same at every size.

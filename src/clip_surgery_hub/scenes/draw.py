@@ -46,7 +46,7 @@ class World:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn image and the truth about it.
+    """A synthetic image and the truth about it.
 
     Attributes:
         image: uint8 [H, W, 3].

@@ -1,7 +1,7 @@
 """How one drawn object may look: turned, warped, mirrored, recolored, redrawn with other strokes, blurred.
 
-Three icon styles are few. These changes spread them out, so that what is learned is the shape of a
-dog and not the palette of one icon set.
+Three icon styles are few. These changes spread them out, so that what is learned is the shape of a dog and
+not the palette of one icon set.
 """
 
 from __future__ import annotations

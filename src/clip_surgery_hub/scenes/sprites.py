@@ -1,4 +1,4 @@
-"""The sprites: every concept of the synthetic world in three drawing styles, cut from one bundled atlas."""
+"""The sprites: every concept of the synthetic scenes in three drawing styles, cut from one bundled atlas."""
 
 from __future__ import annotations
 

@@ -1,18 +1,22 @@
 """Vision towers: one file per family of blocks.
 
-Each file has `find_towers`, `refusal`, `surgery_parts` and `DESCRIPTION`.
-
-To add a family, write its file and name it in `FAMILY_FILES`.
+Each file in `families/` has `find_towers`, `refusal`, `surgery_parts` and `DESCRIPTION`. To add a family,
+put its file there.
 """
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from torch import nn
 
-from clip_surgery_hub.towers import clip, siglip, timm_eva, timm_resnet, timm_vit
+from clip_surgery_hub.towers import families
 from clip_surgery_hub.towers.tower import Surgery, Tower
 
 __all__ = ["FAMILY_FILES", "Surgery", "Tower", "find_tower"]
 
-FAMILY_FILES = (clip, siglip, timm_vit, timm_eva, timm_resnet)
+FAMILY_FILES = tuple(
+    import_module(f"{families.__name__}.{name}") for _, name, _ in iter_modules(families.__path__)
+)
 
 
 def find_tower(model: nn.Module) -> Tower:

@@ -1,4 +1,4 @@
-"""What goes on in the blocks on the original path, recorded during a call of the tower.
+"""What the blocks compute on the original path, recorded during a call of the tower.
 
 The hooks are there for as long as the context lasts, whatever happens in it, and hear only the thread that
 opened it, so that calls from other threads neither disturb the record nor find their way into it.
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from clip_surgery_hub.methods.mixing import value_value_attention
-from clip_surgery_hub.towers.clip import ClipTower
 from clip_surgery_hub.towers.clip_blocks import split_heads
+from clip_surgery_hub.towers.families.clip import ClipTower
 from clip_surgery_hub.towers.tower import Tower
 
 

@@ -10,8 +10,7 @@ import pytest
 import torchvision
 
 from clip_surgery_hub.evaluate.datasets import DATASETS, NO_CLASS, VOID, open_dataset
-from clip_surgery_hub.evaluate.datasets.classes import load_classes
-from clip_surgery_hub.evaluate.datasets.encoding import Encoding
+from clip_surgery_hub.evaluate.datasets.classes import Encoding, load_classes
 from clip_surgery_hub.text.embedding import class_names
 from tests.support.miniature_datasets import coco_ids
 from tests.support.paths import ASSETS

@@ -21,7 +21,7 @@ def miniature(request: pytest.FixtureRequest, tmp_path: Path) -> Miniature:
     return MINIATURES[request.param](tmp_path)
 
 
-def test_every_data_set_has_a_miniature_or_is_drawn() -> None:
+def test_every_data_set_has_a_miniature_or_is_generated() -> None:
     keys = "voc2012 voc2012_21 context59 context60 coco_object coco_stuff coco_stuff27 ade20k cityscapes"
     assert list(DATASETS) == [*keys.split(), "imagenet_s", "nus_wide", "coco_multilabel", "scenes"]
     assert {name.split()[0].strip(",") for name in MINIATURES} == set(DATASETS) - {"scenes"}

@@ -22,7 +22,7 @@ def training_evaluate() -> ModuleType:
     return module
 
 
-def test_plain_scenes_are_those_of_the_published_figures(training_evaluate: ModuleType) -> None:
+def test_plain_scenes_are_those_of_the_published_metrics(training_evaluate: ModuleType) -> None:
     assert (FIRST_SEED, LEAST_PIXELS) == (training_evaluate.FIRST_SEED, training_evaluate.LEAST_PIXELS)
     dataset = open_dataset("scenes")
     assert (dataset.split, len(dataset), len(dataset.names())) == ("plain", SCENES, SCENES)
@@ -39,7 +39,7 @@ def test_plain_scenes_are_those_of_the_published_figures(training_evaluate: Modu
         assert (sample.segmentation[outside] == NO_CLASS).all()
 
 
-def test_scenes_of_the_figures_are_drawn_in_the_same_world() -> None:
+def test_scenes_of_the_metrics_are_generated_alike() -> None:
     """training/evaluate.py asks for World(size=(native, native), styles=None, backgrounds=TRAINING)."""
     tree = ast.parse((ROOT / "training" / "evaluate.py").read_text())
     calls = [

@@ -1,4 +1,4 @@
-"""The figures of the evaluation against other libraries, slow transcriptions, and sums over ranks."""
+"""The metrics of the evaluation against other libraries, slow transcriptions, and sums over ranks."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +39,7 @@ Case = tuple[Truth, Prediction]
 
 
 def case(index: int, *, height: int = 12, width: int = 18, classes: int = CLASSES) -> Case:
-    """An image of some of the classes, with void and pixels of no class, and a random answer."""
+    """An image of some of the classes, with void and pixels of no class, and a random prediction."""
     rng = np.random.default_rng(index)
     shown = rng.permutation(classes)[: rng.integers(1, classes)]
     numbers = rng.choice([VOID, NO_CLASS, *shown], size=(height // 3, width // 3))
@@ -51,11 +51,11 @@ def case(index: int, *, height: int = 12, width: int = 18, classes: int = CLASSE
         labels=labels,
         segmentation=segmentation,
     )
-    answer = Prediction(
+    prediction = Prediction(
         scores=torch.from_numpy(rng.normal(size=classes)).float(),
         similarity=torch.from_numpy(rng.normal(size=(classes, 4, 6))).float(),
     )
-    return truth, answer
+    return truth, prediction
 
 
 CASES = [case(index) for index in range(14)]
@@ -69,8 +69,8 @@ METRICS: dict[str, Callable[[], RowMetric]] = {
 
 
 def updated(metric: RowMetric, cases: list[Case]) -> RowMetric:
-    for truth, answer in cases:
-        metric.update(truth, answer)
+    for truth, prediction in cases:
+        metric.update(truth, prediction)
     return metric
 
 
@@ -79,7 +79,7 @@ def measurement(metric: RowMetric) -> Measurement:
     return metric.measurement(metric.rows())
 
 
-def maps_of(truth: Truth, answer: Prediction) -> list[tuple[int, Tensor, Tensor, Tensor]]:
+def maps_of(truth: Truth, prediction: Prediction) -> list[tuple[int, Tensor, Tensor, Tensor]]:
     """Class, map, mask and valid pixels of each shown class, one at a time."""
     assert truth.segmentation is not None
     size = (truth.segmentation.shape[0], truth.segmentation.shape[1])
@@ -87,7 +87,7 @@ def maps_of(truth: Truth, answer: Prediction) -> list[tuple[int, Tensor, Tensor,
     for number in range(CLASSES):
         mask = truth.segmentation == number
         if mask.any():
-            similarity = answer.similarity[number].flatten()[None, :, None]
+            similarity = prediction.similarity[number].flatten()[None, :, None]
             heat = similarity_map(similarity, (4, 6), size)[0, 0]
             found.append((number, heat, mask, truth.segmentation != VOID))
     return found
@@ -96,9 +96,9 @@ def maps_of(truth: Truth, answer: Prediction) -> list[tuple[int, Tensor, Tensor,
 def test_explanation_equals_its_transcription() -> None:
     """Threshold by threshold, map by map, pixel by pixel."""
     overlaps, contrast_means, peaks = [], [], []
-    for truth, answer in CASES:
+    for truth, prediction in CASES:
         contrast_of = []
-        for _, heat, mask, valid in maps_of(truth, answer):
+        for _, heat, mask, valid in maps_of(truth, prediction):
             row = []
             for step in range(STEPS):
                 above = (heat >= step / STEPS) & valid
@@ -122,8 +122,8 @@ def test_explanation_per_class_is_the_mean_over_its_maps() -> None:
     metric = updated(METRICS["explain"](), CASES)
     step = round(float(metric.compute()["threshold"]) * STEPS)
     expected: dict[int, list[float]] = {}
-    for truth, answer in CASES:
-        for number, heat, mask, valid in maps_of(truth, answer):
+    for truth, prediction in CASES:
+        for number, heat, mask, valid in maps_of(truth, prediction):
             above = (heat >= step / STEPS) & valid
             expected.setdefault(number, []).append(float((above & mask).sum() / (above | mask).sum()))
     found = measurement(metric).per_class["IoU"]
@@ -139,22 +139,22 @@ def test_background_class_is_not_looked_for() -> None:
 
 def test_segmentation_equals_torchmetrics_jaccard_over_the_data_set() -> None:
     index = MulticlassJaccardIndex(CLASSES, ignore_index=VOID)
-    for truth, answer in CASES:
+    for truth, prediction in CASES:
         assert truth.segmentation is not None
         fact = truth.segmentation.clamp(min=VOID)
         fact[truth.segmentation == NO_CLASS] = VOID  # not scored either
-        index.update(highest_text(answer.similarity, (12, 18))[None], fact[None])
+        index.update(highest_text(prediction.similarity, (12, 18))[None], fact[None])
     found = updated(METRICS["segment"](), CASES).compute()
     assert float(found["mIoU"]) == pytest.approx(100 * float(index.compute()), abs=1e-4)
 
 
 def test_segmentation_among_the_images_own_classes_equals_its_transcription() -> None:
     both, either = np.zeros(CLASSES), np.zeros(CLASSES)
-    for truth, answer in CASES:
+    for truth, prediction in CASES:
         assert truth.segmentation is not None
         fact = truth.segmentation.numpy()
         own = [number for number in range(CLASSES) if (fact == number).any()]
-        resized = torch.nn.functional.interpolate(answer.similarity[None], (12, 18), mode="bilinear")[0]
+        resized = torch.nn.functional.interpolate(prediction.similarity[None], (12, 18), mode="bilinear")[0]
         guess = np.array(own)[resized[own].argmax(0).numpy()]
         for number in range(CLASSES):
             both[number] += ((guess == number) & (fact == number)).sum()
@@ -163,7 +163,7 @@ def test_segmentation_among_the_images_own_classes_equals_its_transcription() ->
     assert float(found["mIoU, image's classes"]) == pytest.approx(100 * (both / either).mean(), abs=1e-4)
 
 
-def test_mean_of_the_images_is_not_the_figure_of_the_data_set() -> None:
+def test_mean_of_the_images_is_not_the_metric_of_the_data_set() -> None:
     """What torchmetrics.segmentation.MeanIoU would give: another number, so the test above can tell."""
     metrics = [updated(METRICS["segment"](), [one]).compute()["mIoU"] for one in CASES]
     whole = updated(METRICS["segment"](), CASES).compute()["mIoU"]
@@ -172,7 +172,7 @@ def test_mean_of_the_images_is_not_the_figure_of_the_data_set() -> None:
 
 def test_recognition_equals_its_definition() -> None:
     """Precision at every shown image, in the order of the scores, written out."""
-    scores = np.array([answer.scores.numpy() for _, answer in CASES])
+    scores = np.array([prediction.scores.numpy() for _, prediction in CASES])
     shown = np.array([truth.labels.numpy() for truth, _ in CASES])
     expected = []
     for number in range(CLASSES):
@@ -204,9 +204,9 @@ def test_a_class_that_no_image_shows_does_not_count() -> None:
 def test_points_are_counted_one_by_one() -> None:
     right = {1: [0, 0], 0: [0, 0]}
     shares = []
-    for truth, answer in CASES:
-        for number, _, mask, valid in maps_of(truth, answer):
-            xy, labels = similarity_to_points(answer.similarity[number].flatten(), (4, 6), (12, 18))
+    for truth, prediction in CASES:
+        for number, _, mask, valid in maps_of(truth, prediction):
+            xy, labels = similarity_to_points(prediction.similarity[number].flatten(), (4, 6), (12, 18))
             own = []
             for (x, y), label in zip(xy.tolist(), labels.tolist(), strict=True):
                 if valid[y, x]:
@@ -223,7 +223,7 @@ def test_points_are_counted_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_figures_do_not_depend_on_the_order_or_the_parts(name: str) -> None:
+def test_metrics_do_not_depend_on_the_order_or_the_parts(name: str) -> None:
     whole = updated(METRICS[name](), CASES).compute()
     turned = updated(METRICS[name](), CASES[::-1]).compute()
     together = METRICS[name]()
@@ -272,9 +272,9 @@ def test_resamples_are_what_a_data_set_of_copies_gives(name: str) -> None:
     found = metric.resampled(measured.rows, counts)
     for number, row in enumerate(counts.int().tolist()):
         copies: list[Case] = []
-        for (truth, answer), times in zip(CASES, row, strict=True):
+        for (truth, prediction), times in zip(CASES, row, strict=True):
             for _ in range(times):
-                copies.append((renumbered(truth, len(copies)), answer))
+                copies.append((renumbered(truth, len(copies)), prediction))
         expected = updated(METRICS[name](), copies).compute()
         for key, value in expected.items():
             assert float(found[key][number]) == pytest.approx(float(value), abs=1e-5), key
@@ -285,7 +285,7 @@ def renumbered(truth: Truth, index: int) -> Truth:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_intervals_hold_the_figure_and_are_those_of_the_seed(name: str) -> None:
+def test_intervals_hold_the_metric_and_are_those_of_the_seed(name: str) -> None:
     metric = updated(METRICS[name](), CASES)
     measured = measurement(metric)
     found = intervals(metric, measured, resamples=200)
@@ -297,24 +297,24 @@ def test_intervals_hold_the_figure_and_are_those_of_the_seed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_metric_of_nothing_has_no_figures(name: str) -> None:
+def test_a_metric_of_nothing_has_no_values(name: str) -> None:
     assert METRICS[name]().compute() == {}
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_per_image_tells_the_better_answer_from_the_worse(name: str) -> None:
-    """The truth itself as the answer, and its opposite: one class on the left, another on the right."""
+def test_per_image_tells_the_better_prediction_from_the_worse(name: str) -> None:
+    """The truth itself as the prediction, and its opposite: one class on the left, another on the right."""
     segmentation = torch.zeros(12, 18, dtype=torch.int64)
     segmentation[:, 9:] = 1
     labels = torch.arange(CLASSES) < 2
     image = np.zeros((12, 18, 3), np.uint8)
     truth = Truth(index=0, image=image, labels=labels, segmentation=segmentation)
     perfect = torch.stack([(segmentation[1::3, 1::3] == number).float() for number in range(CLASSES)])
-    answers = [
+    predictions = [
         Prediction(scores=sign * truth.labels.float(), similarity=sign * perfect) for sign in (1.0, -1.0)
     ]
     metric = updated(
-        METRICS[name](), [(renumbered(truth, number), one) for number, one in enumerate(answers)]
+        METRICS[name](), [(renumbered(truth, number), one) for number, one in enumerate(predictions)]
     )
     measured = measurement(metric)
     good, bad = metric.per_image(measured.rows, len(measured.numbers)).tolist()

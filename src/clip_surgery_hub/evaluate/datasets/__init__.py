@@ -15,10 +15,10 @@ __all__ = [
     "DATASETS",
     "NO_CLASS",
     "VOID",
+    "AnnotatedImage",
     "ClassSet",
     "DataSet",
     "DatasetEntry",
-    "AnnotatedImage",
     "TaskName",
     "open_dataset",
 ]

@@ -9,17 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from clip_surgery_hub.evaluate.datasets.ade20k import open_ade20k
-from clip_surgery_hub.evaluate.datasets.cityscapes import open_cityscapes
-from clip_surgery_hub.evaluate.datasets.coco_multilabel import open_coco_multilabel
 from clip_surgery_hub.evaluate.datasets.coco_object import open_coco_object
-from clip_surgery_hub.evaluate.datasets.coco_stuff import open_coco_stuff
 from clip_surgery_hub.evaluate.datasets.context import open_context
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry, TaskName
 from clip_surgery_hub.evaluate.datasets.imagenet_s import open_imagenet_s
-from clip_surgery_hub.evaluate.datasets.nus_wide import open_nus_wide
+from clip_surgery_hub.evaluate.datasets.labeled import open_coco_multilabel, open_nus_wide
+from clip_surgery_hub.evaluate.datasets.masked import (
+    open_ade20k,
+    open_cityscapes,
+    open_coco_stuff,
+    open_voc2012,
+)
 from clip_surgery_hub.evaluate.datasets.scenes import WORLDS, open_scenes
-from clip_surgery_hub.evaluate.datasets.voc2012 import open_voc2012
 
 __all__ = ["DATASETS", "open_dataset"]
 
@@ -151,7 +152,7 @@ def open_dataset(
 
     Args:
         key: one of `DATASETS`.
-        path: the folder with its files; None for a data set that is drawn on the spot.
+        path: the folder with its files; None for one that is generated on the spot.
         split: one of the entry's splits; None: its usual one.
 
     Raises:

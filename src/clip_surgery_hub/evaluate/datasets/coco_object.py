@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clip_surgery_hub.evaluate.datasets.classes import load_classes
+from clip_surgery_hub.evaluate.datasets.classes import Encoding, load_classes
 from clip_surgery_hub.evaluate.datasets.coco_instances import (
     CocoImage,
     paint_instances,
@@ -21,7 +21,6 @@ from clip_surgery_hub.evaluate.datasets.dataset import (
     shown_classes,
 )
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_image, stems_in
-from clip_surgery_hub.evaluate.datasets.encoding import Encoding
 from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages, checked_size
 
 __all__ = ["open_coco_object"]

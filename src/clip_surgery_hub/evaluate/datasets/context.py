@@ -10,10 +10,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from clip_surgery_hub.evaluate.datasets.classes import load_classes
+from clip_surgery_hub.evaluate.datasets.classes import ClassFile, Encoding, load_classes
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_list
-from clip_surgery_hub.evaluate.datasets.encoding import Encoding
 from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 from clip_surgery_hub.evaluate.datasets.mat import read_mat
 
@@ -43,9 +42,10 @@ def open_context(entry: DatasetEntry, path: Path, split: str) -> DataSet:
         opened = partial(MaskedImages, encoding=encoding)
     else:
         masks, ending = _matlab_folder(entry, path, root), ".mat"
-        _check_labels(masks, found.classes.names, found.ids, found.classes.background)
-        encoding = Encoding(found.ids, no_class=found.no_class)
-        opened = partial(MaskedImages, encoding=encoding, read_mask=partial(read_mat, variable="LabelMap"))
+        _check_labels(masks, found)
+        opened = partial(
+            MaskedImages, encoding=found.encoding, read_mask=partial(read_mat, variable="LabelMap")
+        )
     files = [MaskedFile(name, images / f"{name}.jpg", masks / f"{name}{ending}") for name in names]
     return opened(entry, found.classes, split, files)
 
@@ -56,9 +56,7 @@ def _matlab_folder(entry: DatasetEntry, path: Path, root: Path) -> Path:
     return find(entry, path, ["trainval"])
 
 
-def _check_labels(
-    masks: Path, names: tuple[str, ...], ids: tuple[tuple[int, ...], ...], background: int | None
-) -> None:
+def _check_labels(masks: Path, found: ClassFile) -> None:
     """Hold labels.txt, whose lines are "number: name", where it was kept, to the numbers that are known."""
     file = next(
         (folder / "labels.txt" for folder in (masks, masks.parent) if (folder / "labels.txt").exists()), None
@@ -66,9 +64,10 @@ def _check_labels(
     if file is None:
         return
     listed = dict(line.partition(": ")[::2] for line in read_list(file))
-    for number, name in enumerate(names):
-        if number != background and listed.get(str(ids[number][0])) != name:
+    for number, name in enumerate(found.classes.names):
+        own = found.ids[number][0]
+        if number != found.classes.background and listed.get(str(own)) != name:
             raise ValueError(
-                f"The list {file} does not give the number {ids[number][0]} to {name!r}, as PASCAL Context "
+                f"The list {file} does not give the number {own} to {name!r}, as PASCAL Context "
                 "does; get it anew."
             )

@@ -14,10 +14,10 @@ from PIL import Image
 __all__ = [
     "NO_CLASS",
     "VOID",
+    "AnnotatedImage",
     "ClassSet",
     "DataSet",
     "DatasetEntry",
-    "AnnotatedImage",
     "TaskName",
     "shown_classes",
 ]
@@ -100,7 +100,7 @@ class DataSet(ABC):
 
     @abstractmethod
     def names(self) -> tuple[str, ...]:
-        """The names of all samples, in order, without variant an image."""
+        """The names of all samples, in order, without reading an image."""
 
     @abstractmethod
     def sample(self, index: int) -> AnnotatedImage:
@@ -125,7 +125,7 @@ class DatasetEntry:
         tasks: what its truth is good for.
         classes: T, the number of its classes, a background class included.
         splits: the parts that can be opened, the usual one first.
-        page: where to get it; "" where it is drawn on the spot and needs no path.
+        page: where to get it; "" where it is generated on the spot and needs no path.
         layout: what the path has to hold, in words.
         reader: from the entry, a path and a split to the data set.
     """

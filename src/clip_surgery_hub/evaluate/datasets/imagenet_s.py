@@ -13,7 +13,6 @@ import numpy as np
 from clip_surgery_hub.evaluate.datasets.classes import load_classes
 from clip_surgery_hub.evaluate.datasets.dataset import DataSet, DatasetEntry
 from clip_surgery_hub.evaluate.datasets.dataset_files import find, read_rgb_mask, stems_in
-from clip_surgery_hub.evaluate.datasets.encoding import Encoding
 from clip_surgery_hub.evaluate.datasets.masked import MaskedFile, MaskedImages
 
 __all__ = ["open_imagenet_s"]
@@ -40,8 +39,7 @@ def open_imagenet_s(entry: DatasetEntry, path: Path, split: str) -> DataSet:
         for name in stems_in(masks / folder, ".png")
     ]
     found = load_classes(_CLASS_FILES[split])
-    encoding = Encoding(found.ids, void=found.void)
-    return MaskedImages(entry, found.classes, split, files, encoding, read_mask=_read_numbers)
+    return MaskedImages(entry, found.classes, split, files, found.encoding, read_mask=_read_numbers)
 
 
 def _read_numbers(file: Path) -> np.ndarray:

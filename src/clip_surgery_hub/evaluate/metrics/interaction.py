@@ -17,7 +17,7 @@ from clip_surgery_hub.sam.masks import masks_at
 __all__ = ["InteractionMetric"]
 
 SIDES = ("positive", "negative")
-"""Points on a class, and points off it."""
+"""Points on a class, and points beside it."""
 
 
 class InteractionMetric(RowMetric):

@@ -6,6 +6,9 @@ from clip_surgery_hub.prediction.runs.folder import RunMismatch as RunMismatch
 from clip_surgery_hub.prediction.runs.key_set import KeySet as KeySet
 from clip_surgery_hub.prediction.runs.progress import RankProgress as RankProgress
 from clip_surgery_hub.prediction.runs.progress import RunLog as RunLog
+from clip_surgery_hub.prediction.runs.progress import RunStatus as RunStatus
+from clip_surgery_hub.prediction.runs.progress import finished_ranks as finished_ranks
+from clip_surgery_hub.prediction.runs.progress import run_status as run_status
 from clip_surgery_hub.prediction.runs.reading import read_errors as read_errors
 from clip_surgery_hub.prediction.runs.reading import read_run as read_run
 from clip_surgery_hub.prediction.runs.reading import read_settings as read_settings
@@ -17,6 +20,3 @@ from clip_surgery_hub.prediction.runs.schema import errors_schema as errors_sche
 from clip_surgery_hub.prediction.runs.schema import images_schema as images_schema
 from clip_surgery_hub.prediction.runs.shard_records import Counts as Counts
 from clip_surgery_hub.prediction.runs.shards import ShardSink as ShardSink
-from clip_surgery_hub.prediction.runs.status import RunStatus as RunStatus
-from clip_surgery_hub.prediction.runs.status import finished_ranks as finished_ranks
-from clip_surgery_hub.prediction.runs.status import run_status as run_status

@@ -13,32 +13,44 @@
 
 from __future__ import annotations
 
+import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from clip_surgery_hub.files.durable import replace_whole, sync_folder
 from clip_surgery_hub.files.folders import try_to_write
 from clip_surgery_hub.files.lock import RunError, hold_rank, hold_run, is_held, read_holder, refuse_if_held
-from clip_surgery_hub.prediction.runs.cleaning import clean_run, foreign_files, make_folders, remove_run
 from clip_surgery_hub.prediction.runs.key_set import KeySet
-from clip_surgery_hub.prediction.runs.run_files import RECORD, new_session
 from clip_surgery_hub.prediction.runs.run_record import (
+    FILES,
+    FOLDERS,
+    LOG,
+    MANIFEST,
+    RANKS,
+    RECORD,
+    TABLES,
+    UNFINISHED,
     RunRecord,
     differences,
     read_record,
     write_record,
 )
 from clip_surgery_hub.prediction.runs.shard_records import (
+    MANIFEST_NAME,
+    SHARD_NAME,
     Counts,
     ShardRecord,
     count_rows,
+    manifest_files,
+    read_manifest,
     read_manifests,
+    split_damaged,
     writing,
 )
-
-__all__ = ["RunFolder", "RunMismatch"]
 
 
 class RunMismatch(RunError):
@@ -77,7 +89,7 @@ class RunFolder:
                     f"{path} holds a run with other settings: {'; '.join(found)}. "
                     "Choose another --out, or start anew with --overwrite."
                 )
-        elif foreign := foreign_files(path):
+        elif foreign := _foreign_files(path):
             raise RunError(
                 f"{path} holds other files ({', '.join(foreign[:3])}) and no run; it was left as it is. "
                 "Choose another --out."
@@ -107,17 +119,18 @@ class RunFolder:
             RunError: for a folder that holds other files, is held by another run, or cannot be written to.
             ValueError: for settings that JSON cannot hold.
         """
-        path, new, session = Path(path), RunRecord.begin(settings), new_session()
+        path, new = Path(path), RunRecord.begin(settings)
+        session = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"  # later ones sort behind
         cls.check(path, settings, overwrite=overwrite)
         with writing(path), ExitStack() as stack:
-            make_folders(path)
+            _make_folders(path)
             stack.enter_context(hold_run(path, session, wait=wait))
             # Again, now that nobody else can change it.
             old = read_record(path) if (path / RECORD).exists() else None
             if old is not None and (found := differences(old.settings, new.settings)):
                 if not overwrite:
                     raise RunMismatch(f"{path} was begun by another run just now: {'; '.join(found)}.")
-                remove_run(path)
+                _remove_run(path)
                 old = None
             if old is None:
                 write_record(path, new)
@@ -127,7 +140,7 @@ class RunFolder:
                     "The numbers may differ a little between the images.",
                     stacklevel=2,
                 )
-            clean_run(path)
+            _clean_run(path)
             return cls(path, session, new.settings, stack.pop_all())
 
     @classmethod
@@ -200,3 +213,80 @@ def _check_writable(path: Path) -> None:
         try_to_write(folder)
     except OSError as error:
         raise RunError(f"{folder} cannot be written to ({error.strerror}). Choose another --out.") from error
+
+
+def _foreign_files(path: Path) -> list[str]:
+    """What is in a folder without ``run.json`` that no run would have left there when it was killed early."""
+    top = [one.name for one in path.iterdir() if one.name not in (*FILES, *FOLDERS)]
+    inner = [
+        f"{name}/{one.name}"
+        for name in (*TABLES, MANIFEST)
+        if (path / name).is_dir()
+        for one in (path / name).iterdir()
+    ]
+    return sorted(top) + sorted(inner)
+
+
+def _make_folders(path: Path) -> None:
+    """Create what is missing of the folders of a run."""
+    path.mkdir(parents=True, exist_ok=True)
+    for name in FOLDERS:
+        (path / name).mkdir(exist_ok=True)
+    sync_folder(path)
+    sync_folder(path.absolute().parent)
+
+
+def _shards(path: Path) -> list[Path]:
+    """All files in the folders of the tables that a run wrote, recorded or not."""
+    return [one for table in TABLES for one in (path / table).iterdir() if SHARD_NAME.fullmatch(one.name)]
+
+
+def _remove_run(path: Path) -> None:
+    """Remove what a run wrote and nothing else; ``run.json`` stays until another takes its place.
+
+    The manifests go first: killed at any place, this leaves a run with fewer images.
+    """
+    for file in [*manifest_files(path), *_shards(path), *_own_ranks(path), path / LOG]:
+        file.unlink(missing_ok=True)
+    for folder in (MANIFEST, *TABLES):
+        sync_folder(path / folder)
+
+
+def _own_ranks(path: Path) -> list[Path]:
+    return [
+        one for one in (path / RANKS).iterdir() if one.stem.isdigit() and one.suffix in (".json", ".part")
+    ]
+
+
+def _clean_run(path: Path) -> None:
+    """Remove what a killed writer left, and from the manifests what the disk does not have.
+
+    Warns:
+        UserWarning: for a recorded shard that is missing or not of its size.
+    """
+    recorded: set[Path] = set()
+    for file in manifest_files(path):
+        content = file.read_bytes()
+        whole, damaged = split_damaged(path, read_manifest(file))
+        for record in damaged:
+            warnings.warn(
+                f"The shard {record.table}/{record.file} of {path} is missing or not of its recorded size; "
+                f"its {record.rows} images will be done again.",
+                stacklevel=3,
+            )
+        lines = "".join(f"{record.to_line()}\n" for record in whole).encode()
+        if not lines:
+            file.unlink()
+        elif lines != content:
+            replace_whole(file, lines, part=path / UNFINISHED / file.name)
+        recorded |= {record.path(path) for record in whole}
+    for shard in _shards(path):
+        if shard not in recorded:
+            shard.unlink()
+    for folder in (MANIFEST, *TABLES):
+        sync_folder(path / folder)
+    for left in (path / UNFINISHED).iterdir():
+        if left.name == RECORD or SHARD_NAME.fullmatch(left.name) or MANIFEST_NAME.fullmatch(left.name):
+            left.unlink()
+    for counters in _own_ranks(path):
+        counters.unlink()

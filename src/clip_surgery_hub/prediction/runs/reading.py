@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_surgery_hub.files.lock import RunError
 from clip_surgery_hub.prediction.runs.run_record import read_record
 from clip_surgery_hub.prediction.runs.schema import errors_schema, images_schema
-from clip_surgery_hub.prediction.runs.shard_records import (
-    ShardRecord,
-    is_as_recorded,
-    read_manifests,
-    split_damaged,
-)
+from clip_surgery_hub.prediction.runs.shard_records import is_as_recorded, read_manifests, split_damaged
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.dataset import Dataset
-
-__all__ = ["read_errors", "read_run", "read_settings", "run_dataset", "verify_run"]
 
 
 def read_run(run: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -63,21 +56,7 @@ def run_dataset(run: str | Path) -> Dataset:
     Warns:
         UserWarning: as :func:`read_run`.
     """
-    settings = read_record(Path(run)).settings
-
-    def schema() -> pa.Schema:
-        if not settings.get("texts"):
-            raise RunError(
-                f"{run} has no image yet, and its settings name no texts. Wait for the first shard."
-            )
-        return images_schema(
-            settings.get("outputs", ()),
-            texts=settings["texts"],
-            background=settings.get("background", ()),
-            width=settings.get("width"),
-        )
-
-    return _dataset(Path(run), "images", schema)
+    return _dataset(Path(run), "images")
 
 
 def read_errors(run: str | Path) -> pa.Table:
@@ -92,8 +71,7 @@ def read_errors(run: str | Path) -> pa.Table:
     Warns:
         UserWarning: as :func:`read_run`.
     """
-    read_record(Path(run))
-    return _dataset(Path(run), "errors", errors_schema).to_table()
+    return _dataset(Path(run), "errors").to_table()
 
 
 def read_settings(run: str | Path) -> dict[str, Any]:
@@ -118,7 +96,7 @@ def verify_run(run: str | Path) -> int:
     run = Path(run)
     read_record(run)
     records = read_manifests(run)
-    changed = [_named(one) for one in records if not is_as_recorded(run, one)]
+    changed = [f"{one.table}/{one.file}" for one in records if not is_as_recorded(run, one)]
     if changed:
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise RunError(
@@ -128,25 +106,33 @@ def verify_run(run: str | Path) -> int:
     return len(records)
 
 
-def _dataset(run: Path, table: str, empty_schema: Callable[[], pa.Schema]) -> Dataset:
+def _dataset(run: Path, table: str) -> Dataset:
     """The recorded shards of a table; the schema of a table without shards comes from the settings."""
     from pyarrow import dataset, parquet
 
+    settings = read_record(run).settings
     whole, damaged = split_damaged(run, (one for one in read_manifests(run) if one.table == table))
     if damaged:
         warnings.warn(
-            f"{len(damaged)} recorded shards of {run} are missing or not of their size, {_named(damaged[0])} "
-            "first; they are left out. Start the run's command again: their images will be done again.",
+            f"{len(damaged)} recorded shards of {run} are missing or not of their size, {table}/"
+            f"{damaged[0].file} first; they are left out. Start the run's command again: their images will "
+            "be done again.",
             stacklevel=3,
         )
-    if not whole:
-        return dataset.dataset(empty_schema().empty_table())
-    paths = [str(one.path(run)) for one in whole]
-    return dataset.dataset(paths, schema=parquet.read_schema(paths[0]), format="parquet")
-
-
-def _named(record: ShardRecord) -> str:
-    return f"{record.table}/{record.file}"
+    if whole:
+        paths = [str(one.path(run)) for one in whole]
+        return dataset.dataset(paths, schema=parquet.read_schema(paths[0]), format="parquet")
+    if table == "errors":
+        return dataset.dataset(errors_schema().empty_table())
+    if not settings.get("texts"):
+        raise RunError(f"{run} has no image yet, and its settings name no texts. Wait for the first shard.")
+    schema = images_schema(
+        settings.get("outputs", ()),
+        texts=settings["texts"],
+        background=settings.get("background", ()),
+        width=settings.get("width"),
+    )
+    return dataset.dataset(schema.empty_table())
 
 
 def _check_unique(run: Path, keys: pa.ChunkedArray) -> None:

@@ -1,4 +1,4 @@
-"""``run.json``: what a run was asked to do. A folder with one is a run."""
+"""``run.json``, what a run was asked to do, and the names of all else in its folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.files.durable import replace_whole
-from clip_surgery_hub.files.lock import RunError, stamp
-from clip_surgery_hub.prediction.runs.run_files import FORMAT, FORMAT_VERSION, RECORD, UNFINISHED
+from clip_surgery_hub.files.lock import LOCK, RANKS_LOCK, RunError, stamp
+
+FORMAT = "clip_surgery_hub run"
+FORMAT_VERSION = 2
+
+RECORD = "run.json"
+TABLES = ("images", "errors")
+MANIFEST = "manifest"
+UNFINISHED = "unfinished"
+RANKS = "ranks"
+LOG = "log.jsonl"
+
+FOLDERS = (*TABLES, MANIFEST, UNFINISHED, RANKS)
+FILES = (RECORD, LOG, LOCK, RANKS_LOCK)
 
 _ABSENT = object()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clip_surgery_hub.prediction.runs.run_files import FORMAT
+from clip_surgery_hub.prediction.runs.run_record import FORMAT
 
 if TYPE_CHECKING:
     import pyarrow as pa

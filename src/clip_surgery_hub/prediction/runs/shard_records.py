@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from clip_surgery_hub.files.lock import RunError
-from clip_surgery_hub.prediction.runs.run_files import (
-    MANIFEST,
-    TABLES,
-    manifest_origin,
-    shard_origin,
-)
+from clip_surgery_hub.prediction.runs.run_record import MANIFEST, TABLES
 
+_START = r"\d{8}T\d{6}-[0-9a-f]{8}"
+SHARD_NAME = re.compile(rf"{_START}-\d{{5}}-\d{{6}}\.parquet")
+MANIFEST_NAME = re.compile(rf"{_START}-\d{{5}}\.jsonl")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -73,19 +72,28 @@ class ShardRecord:
     @property
     def origin(self) -> tuple[str, int]:
         """Session and rank that wrote it."""
-        found = shard_origin(self.file)
-        assert found is not None  # no other name is read from a manifest
-        return found
+        session, rank, _ = self.file.rsplit("-", 2)
+        return session, int(rank)
 
     def to_line(self) -> str:
         """The line of the manifest, without the line break."""
         return json.dumps(asdict(self))
 
 
+def shard_name(session: str, rank: int, number: int) -> str:
+    """The file name of a rank's shard; number counts the shards of this rank and start."""
+    return f"{session}-{rank:05d}-{number:06d}.parquet"
+
+
+def manifest_name(session: str, rank: int) -> str:
+    """The file name of the manifest that one rank of one start appends to."""
+    return f"{session}-{rank:05d}.jsonl"
+
+
 def manifest_files(run: Path) -> list[Path]:
     """The manifests of all starts and ranks, the earlier starts first."""
     files = (run / MANIFEST).iterdir() if (run / MANIFEST).is_dir() else ()
-    return sorted(path for path in files if manifest_origin(path.name))
+    return sorted(path for path in files if MANIFEST_NAME.fullmatch(path.name))
 
 
 def read_manifest(path: Path) -> list[ShardRecord]:
@@ -114,7 +122,7 @@ def read_manifests(run: Path, *, without: str | None = None) -> list[ShardRecord
         run: its folder.
         without: a session whose own shards are left out.
     """
-    files = [path for path in manifest_files(run) if (manifest_origin(path.name) or "")[0] != without]
+    files = [path for path in manifest_files(run) if not without or not path.name.startswith(without)]
     return [record for path in files for record in read_manifest(path)]
 
 
@@ -175,7 +183,7 @@ def _read_line(line: bytes) -> ShardRecord | None:
     try:
         values: dict[str, Any] = json.loads(line)
         record = ShardRecord(**{field.name: values[field.name] for field in fields(ShardRecord)})
-        named = record.table in TABLES and shard_origin(record.file) is not None
+        named = record.table in TABLES and SHARD_NAME.fullmatch(record.file)
     except (ValueError, KeyError, TypeError):
         return None
     return record if named else None

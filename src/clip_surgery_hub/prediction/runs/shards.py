@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 from clip_surgery_hub.files.durable import append_line, sync_folder, write_new
 from clip_surgery_hub.files.lock import stamp
 from clip_surgery_hub.prediction.runs.folder import RunFolder
-from clip_surgery_hub.prediction.runs.run_files import MANIFEST, TABLES, UNFINISHED, manifest_name, shard_name
+from clip_surgery_hub.prediction.runs.run_record import MANIFEST, TABLES, UNFINISHED
 from clip_surgery_hub.prediction.runs.schema import errors_schema, to_batch
-from clip_surgery_hub.prediction.runs.shard_records import Counts, ShardRecord, writing
+from clip_surgery_hub.prediction.runs.shard_records import (
+    Counts,
+    ShardRecord,
+    manifest_name,
+    shard_name,
+    writing,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-__all__ = ["ShardSink"]
 
 MOST_BYTES = 128 * 2**20
 """A shard is closed when its rows take that much memory, before there are ``shard_rows`` of them."""

@@ -15,8 +15,6 @@ from clip_surgery_hub.images.image_transform import ImageTransform
 from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources.source import Sample, Share, Source
 
-__all__ = ["ImageBatches", "batches_of", "leave_signals_to_the_rank"]
-
 Batch = dict[str, Any]
 BATCHES_HELD_BACK = 4
 """How many batches' worth of images wait at most for others of their shape."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from clip_surgery_hub.images.loading import ImageError
 
-__all__ = ["IMAGE_COLUMNS", "choose_columns", "content_of", "key_of", "needed", "with_columns"]
-
 IMAGE_COLUMNS = (
     "path",
     "image",

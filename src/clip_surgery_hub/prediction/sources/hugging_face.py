@@ -24,8 +24,6 @@ from clip_surgery_hub.prediction.sources.source import (
     refuse_duplicates,
 )
 
-__all__ = ["DatasetSource", "IterableDatasetSource", "is_dataset", "is_saved_dataset", "open_dataset"]
-
 
 def is_dataset(data: Any) -> bool:
     """Whether it is an object of the package ``datasets``, found out without loading that."""

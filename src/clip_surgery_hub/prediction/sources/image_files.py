@@ -11,8 +11,6 @@ from typing import Any
 from clip_surgery_hub.images.loading import SUFFIXES
 from clip_surgery_hub.prediction.sources.source import ListedSource, in_chunks, refuse_duplicates
 
-__all__ = ["FileSource", "is_image", "open_folder", "open_pattern"]
-
 
 class FileSource(ListedSource):
     """Files under a folder; their keys are their posix paths relative to it.

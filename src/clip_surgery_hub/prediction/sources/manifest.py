@@ -12,8 +12,6 @@ from typing import Any
 from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, key_of, with_columns
 from clip_surgery_hub.prediction.sources.source import ListedSource, in_chunks, refuse_duplicates
 
-__all__ = ["ManifestSource"]
-
 Rows = Iterator[tuple[int, dict[str, Any]]]  # number of the line, column -> value
 
 

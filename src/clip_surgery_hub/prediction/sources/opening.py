@@ -16,8 +16,6 @@ from clip_surgery_hub.prediction.sources.parquet import ParquetSource
 from clip_surgery_hub.prediction.sources.source import ListedSource, Source, refuse_duplicates
 from clip_surgery_hub.prediction.sources.tars import TAR_SUFFIXES, TarSource, expand_braces, is_address
 
-__all__ = ["open_source"]
-
 
 def open_source(data: Any, *, column: str | None = None, key: str | None = None) -> Source:
     """Open images of any origin.

@@ -12,8 +12,6 @@ from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources.columns import choose_columns, content_of, key_of, with_columns
 from clip_surgery_hub.prediction.sources.source import ROWS_AT_ONCE, ListedSource, refuse_duplicates
 
-__all__ = ["ParquetSource"]
-
 IMAGES_AT_ONCE = 16
 
 

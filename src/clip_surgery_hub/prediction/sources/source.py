@@ -18,18 +18,6 @@ import numpy as np
 
 from clip_surgery_hub.images.loading import ImageError
 
-__all__ = [
-    "ListedSource",
-    "Part",
-    "Sample",
-    "Share",
-    "Source",
-    "StreamedSource",
-    "UniqueKeys",
-    "in_chunks",
-    "refuse_duplicates",
-]
-
 T = TypeVar("T")
 ROWS_AT_ONCE = 65536
 """How many rows of a list are in memory as Python objects."""

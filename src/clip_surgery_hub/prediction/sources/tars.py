@@ -18,8 +18,6 @@ from clip_surgery_hub.images.loading import SUFFIXES, ImageError
 from clip_surgery_hub.prediction.sources.columns import needed, with_columns
 from clip_surgery_hub.prediction.sources.source import Part, StreamedSource, UniqueKeys
 
-__all__ = ["TAR_SUFFIXES", "TarSource", "expand_braces", "is_address"]
-
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 Member = tuple[str, tarfile.TarInfo]  # what follows the first dot of its name, and where it is
 

@@ -61,7 +61,7 @@ class ResNetTower(Tower):
     def encode(self, pixel_values: Tensor, *, interpolation: Interpolation = "bilinear") -> Tensor:
         """Unit length tokens `[B, 1+N, C]`, the image-level embedding first; see `Tower.encode`.
 
-        The image is cut to whole patches before the convolutions, which would go on into the rest.
+        The image is cut to whole patches before the convolutions, which would take the rest in.
         """
         pool: Any = self.encoder
         pixel_values, (rows, columns) = self.prepared(pixel_values, interpolation)
