@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import Surgery, Tower, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery, surgery_state
 from tests.support.command_line import Run
+from tests.support.predict_ranks import Ranks
 
 BUNDLED = "clip_vit_tiny.scenes"
 LIMIT = 7
@@ -142,23 +142,27 @@ def test_windows_read_each_variant_by_itself(clip: CLIPSurgery, measure: Measure
 
 
 @pytest.mark.parametrize(
-    ("ranks", "before"), [(2, 0), (3, 0), (2, LIMIT - 1)], ids=["two", "three", "two for the last image"]
+    ("ranks", "by", "before"),
+    [(2, "Lightning", 0), (3, "torchrun", 0), (2, "torchrun", LIMIT - 1)],
+    ids=["two", "three", "two for the last image"],
 )
 def test_ranks_change_nothing(
-    measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int, before: int
+    measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path, ranks: int, by: str, before: int
 ) -> None:
-    """Real processes; 7 images are shared unequally, and where 6 were measured before, one rank has none."""
+    """Real processes, whoever starts them.
+
+    7 images are shared unequally, and where 6 were measured before, one rank has none.
+    """
     if before:
         measure(tmp_path / "run", limit=before, variants=variants_of(["clip_surgery", "none"], blocks=8))
     given = ["evaluate", "scenes", "--templates", "none", "--limit", LIMIT, "--out", tmp_path / "run"]
-    given += ["--accelerator", "cpu", "--devices", ranks, "--strategy", "ddp"]
-    program = [Path(sys.executable).with_name("clip-surgery"), *given]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(
-        [str(part) for part in program], env=environment, timeout=600, capture_output=True, text=True
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("| clip_surgery | 6 |") == 1  # one rank alone tells
+    if by == "Lightning":
+        started = Ranks.start([*given, "--strategy", "ddp"], tmp_path / "log", devices=ranks)
+    else:
+        started = Ranks.start(given, tmp_path / "log", ranks=ranks)
+    assert set(started.codes()) == {0}, started.err()
+    said = "".join(started.out(rank) for rank in range(len(started.processes)))
+    assert said.count("| clip_surgery | 6 |") == 1  # one rank alone tells
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["images"] == LIMIT
     found = {

@@ -3,8 +3,6 @@
 import io
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from itertools import chain
@@ -19,7 +17,8 @@ from PIL import Image
 
 from clip_surgery_hub.images.image_transform import ImageTransform
 from clip_surgery_hub.prediction import ImageDataModule
-from tests.support.paths import PYTHONPATH
+from tests.support.predict_keys import write_keys
+from tests.support.predict_ranks import Ranks
 
 READING = ImageTransform(size=16, patch_size=8)
 COUNT = 23  # no multiple of a batch, nor of the readers
@@ -81,20 +80,10 @@ def seen(folder):
 
 def predict(folder, origins, *, ranks, workers, start="fork", batch_size=4):
     given = [data for data, _ in origins.values()]
-    command = [
-        sys.executable,
-        "-m",
-        "tests.support.predict_keys",
-        folder,
-        ranks,
-        workers,
-        start,
-        batch_size,
-        *given,
-    ]
-    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(map(str, command), capture_output=True, text=True, timeout=600, env=environment)
-    assert done.returncode == 0, done.stderr[-4000:]
+    log = folder / "log"
+    asked = [str(folder), ranks, workers, start, batch_size, given]
+    started = Ranks.start(asked, log, ranks=ranks, program=write_keys)
+    assert started.codes() == [0] * ranks, [started.err(rank)[-4000:] for rank in range(ranks)]
 
 
 def test_two_ranks_with_two_workers_see_each_image_once(tmp_path, origins):

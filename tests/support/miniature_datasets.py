@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from clip_surgery_hub.evaluate.datasets import DataSet, open_dataset
+
 VOID, NO_CLASS = -1, -2
 SIZES = ((24, 32), (40, 28), (30, 30))
 
@@ -410,3 +412,8 @@ MINIATURES: dict[str, Callable[[Path], Miniature]] = {
     "coco_multilabel": coco_multilabel,
     "coco_multilabel, 2017": lambda folder: coco_multilabel(folder, "val2017"),
 }
+
+
+def opened(miniature: Miniature) -> DataSet:
+    """The data set that the library reads in it."""
+    return open_dataset(miniature.key, miniature.path, split=miniature.split)

@@ -1,10 +1,5 @@
-"""A program of its own: what each rank of a Trainer is given, a line per image and a file per rank.
+"""A program for ranks: what each rank of a Trainer is given, a line per image and a file per rank."""
 
-Called with a folder to write to, how many ranks and workers, how workers start, the batch size, and what to
-read; a folder after ``stream:`` is that of a saved data set, which is read as a stream of three shards.
-"""
-
-import sys
 from pathlib import Path
 
 
@@ -16,7 +11,12 @@ def given(data):
     return load_from_disk(data.removeprefix("stream:")).to_iterable_dataset(num_shards=3)
 
 
-def predict(out, ranks, workers, start, batch_size, sources):
+def write_keys(out, ranks, workers, start, batch_size, sources):
+    """Read some sources, one after the other, and write what this rank sees of each into a folder of its own.
+
+    A folder after ``stream:`` is that of a saved data set, which is read as a stream of three shards. Workers
+    are started by the method ``start``.
+    """
     # Not at the top: workers that are spawned run that again, and need none of it.
     import torch
     from lightning import LightningModule, Trainer
@@ -40,7 +40,7 @@ def predict(out, ranks, workers, start, batch_size, sources):
             with (self.folder / f"{self.global_rank}.txt").open("a", encoding="utf-8") as file:
                 file.writelines(lines)
 
-    torch.multiprocessing.set_start_method(start)
+    torch.multiprocessing.set_start_method(start, force=True)
     for number, data in enumerate(sources):
         folder = Path(out) / str(number)
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,8 +50,3 @@ def predict(out, ranks, workers, start, batch_size, sources):
             accelerator="cpu", devices=ranks, strategy=strategy, default_root_dir=folder / "lightning"
         )
         trainer.predict(KeysToFiles(folder), module)
-
-
-if __name__ == "__main__":
-    out, ranks, workers, start, batch_size, *sources = sys.argv[1:]
-    predict(out, int(ranks), int(workers), start, int(batch_size), sources)

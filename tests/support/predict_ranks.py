@@ -106,7 +106,7 @@ class Ranks:
         for rank, environment in enumerate(environments(ranks)):
             log = f"{logs}-{rank}"
             for name in ("out", "err"):
-                Path(f"{log}.{name}").unlink(missing_ok=True)
+                Path(f"{log}.{name}").write_bytes(b"")
             if program is None:
                 process = FORKS.Process(target=command, args=(arguments, environment, log))
             else:

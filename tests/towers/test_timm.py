@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
+from clip_surgery_hub.checkpoints.load_state import without_initialization
 from clip_surgery_hub.methods import METHODS
 from clip_surgery_hub.towers import find_tower
 from clip_surgery_hub.transform import SurgeryState, apply_surgery, remove_surgery, surgery_state
@@ -461,7 +462,7 @@ NAMES = {
 def test_clip_of_timm_is_taken_by_its_name(name: str) -> None:
     """Built without memory; its shapes are all that is computed."""
     kind, patch, side, blocks, width = NAMES[name]
-    with torch.device("meta"):
+    with torch.device("meta"), without_initialization():
         model = timm.create_model(name).eval()
         image = torch.empty(1, 3, side + patch, side + 3 * patch)
     tower = find_tower(apply_surgery(model))

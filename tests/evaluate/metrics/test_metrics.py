@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributed import destroy_process_group, init_process_group
+from torch.distributed import destroy_process_group, get_rank, get_world_size, init_process_group
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.functional.classification import multilabel_average_precision
 
@@ -32,6 +32,7 @@ from clip_surgery_hub.functional.measures import (
     peaks_on_mask,
     threshold_overlaps,
 )
+from tests.support.predict_ranks import Ranks
 
 CLASSES = 5
 Case = tuple[Truth, Prediction]
@@ -234,9 +235,9 @@ def test_metrics_do_not_depend_on_the_order_or_the_parts(name: str) -> None:
         )
 
 
-def _rank(rank: int, ranks: int, images: int, folder: str) -> None:
-    init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
-    found = {}
+def _rank(images: int, folder: str) -> None:
+    init_process_group("gloo")
+    rank, ranks, found = get_rank(), get_world_size(), {}
     for name, make in METRICS.items():
         metric = updated(make(), CASES[rank:images:ranks])
         rows = metric.gathered_rows()
@@ -250,7 +251,8 @@ def _rank(rank: int, ranks: int, images: int, folder: str) -> None:
 )
 def test_metrics_are_the_same_for_any_number_of_ranks(ranks: int, images: int, tmp_path: Path) -> None:
     """Real processes, unequal shares, also none: torchmetrics gathers the rows."""
-    torch.multiprocessing.spawn(_rank, (ranks, images, str(tmp_path)), nprocs=ranks)
+    started = Ranks.start([images, str(tmp_path)], tmp_path / "log", ranks=ranks, program=_rank)
+    assert started.codes() == [0] * ranks, started.err()
     for name, make in METRICS.items():
         alone = updated(make(), CASES[:images])
         expected = {key: float(value) for key, value in alone.compute().items()}

@@ -6,8 +6,8 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -22,7 +22,7 @@ from clip_surgery_hub.prediction.runs import (
     read_run,
     verify_run,
 )
-from tests.support.paths import PYTHONPATH
+from tests.support.predict_ranks import PATIENCE, Ranks, wait_until
 from tests.support.run_rows import PLAIN, SETTINGS, error_row, files_of, plain_row
 
 
@@ -284,65 +284,54 @@ def test_a_small_disk_runs_full_and_the_run_resumes(small_disk):
     assert keys_of(path) == sorted(wanted)
 
 
-WRITE = """
-import sys
-import pyarrow.parquet
-from clip_surgery_hub.prediction.runs import RunFolder, ShardSink
-from tests.support.run_rows import PLAIN, SETTINGS, error_row, plain_row
-count, most = int(sys.argv[2]), int(sys.argv[3])
-with RunFolder.open(sys.argv[1], SETTINGS) as run:
-    keys = run.recorded_keys()
-    sink = ShardSink(run, 0, PLAIN, shard_rows=7)
-    print(len(keys), flush=True)
-    for written, number in enumerate(number for number in range(count) if f"{number}" not in keys):
-        if written == most:
-            sys.stdin.read()  # waits to be killed
-        if number % 10:
-            sink.add("images", [plain_row(f"{number}")])
-        else:
-            sink.add("errors", [error_row(f"{number}")])
-        print(number, flush=True)
-    sink.flush()
-"""
+def write_rows(path, count, most):
+    """A program: write all rows that are not there, and say each; or wait to be killed after some."""
+    with RunFolder.open(path, SETTINGS) as run:
+        keys = run.recorded_keys()
+        sink = ShardSink(run, 0, PLAIN, shard_rows=7)
+        print(len(keys), flush=True)
+        for written, number in enumerate(number for number in range(count) if f"{number}" not in keys):
+            if written == most:
+                time.sleep(PATIENCE)
+            if number % 10:
+                sink.add("images", [plain_row(f"{number}")])
+            else:
+                sink.add("errors", [error_row(f"{number}")])
+            print(number, flush=True)
+        sink.flush()
+
+
+def has_said(started, lines):
+    return lambda: started.out().count("\n") >= lines
 
 
 def test_a_writer_that_is_killed_twenty_times_does_every_image_once(tmp_path):
     count, path, chance = 3000, tmp_path / "RUN", random.Random(0)
-    command = [sys.executable, "-c", WRITE, str(path), str(count)]
-    surroundings = os.environ | {"PYTHONPATH": PYTHONPATH}
     earlier: set[str] = set()
     for kill in range(20):
         rows = chance.randint(1, 100)
-        process = subprocess.Popen(  # no machine is so fast that it is done before it is killed
-            [*command, str(rows + 7)],
-            env=surroundings,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        # No machine is so fast that it is done before it is killed.
+        started = Ranks.start([path, count, rows + 7], tmp_path / "log", program=write_rows)
         if kill % 4:  # while it writes; the others while it starts, opens and cleans
-            assert int(process.stdout.readline()) == len(earlier)
+            wait_until(has_said(started, 1), started)
+            assert int(started.out().splitlines()[0]) == len(earlier)
             begun = time.monotonic()
-            for _ in range(rows):
-                process.stdout.readline()
+            wait_until(has_said(started, 1 + rows), started)
             # Some moment within the next shard, however long a row takes on this machine.
             time.sleep(chance.uniform(0, 7 * (time.monotonic() - begun) / rows))
         else:
-            time.sleep(chance.uniform(0.1, 0.8))
-        process.kill()
-        assert process.wait() == -9
-        process.stdin.close()
-        process.stdout.close()
+            time.sleep(chance.uniform(0, 0.1))
+        started.send(signal.SIGKILL)
+        assert started.codes() == [-signal.SIGKILL]
         if not (path / "run.json").exists():
             continue
         recorded = set(keys_of(path))
         assert recorded >= earlier and len(keys_of(path)) == len(recorded)
         earlier = recorded
     assert 0 < len(earlier) < count
-    finish = subprocess.run(
-        [*command, str(count)], env=surroundings, capture_output=True, text=True, check=True
-    )
-    assert int(finish.stdout.splitlines()[0]) == len(earlier) and not finish.stderr
+    finish = Ranks.start([path, count, -1], tmp_path / "last", program=write_rows)
+    assert finish.codes() == [0], finish.err()
+    assert int(finish.out().splitlines()[0]) == len(earlier) and not finish.err()
     assert keys_of(path) == sorted(map(str, range(count)))
     assert sorted(read_errors(path)["key"].to_pylist(), key=int) == [str(n) for n in range(0, count, 10)]
     assert list((path / "unfinished").iterdir()) == []
