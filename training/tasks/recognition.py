@@ -32,52 +32,52 @@ class Asked:
 
     Attributes:
         texts: unit length embeddings of the concepts, [T, C].
-        images: CLS of the images, [B, C].
+        cls: CLS of the images, [B, C].
         shown: whether each image shows what each text says, bool [B, T].
     """
 
     texts: Tensor
-    images: Tensor
+    cls: Tensor
     shown: Tensor
 
     def scores(self) -> dict[str, Tensor]:
         """Raw cosine, each of the two things that feature surgery of a class set does, and both: [B, T]."""
-        cosine = self.images @ self.texts.T
+        cosine = self.cls @ self.texts.T
         return {
             "raw CLIP": cosine,
             "its weights alone": torch.softmax(2 * cosine, 1) * len(self.texts) * cosine,
             "its mean alone": cosine - cosine.mean(1, keepdim=True),
-            "feature surgery": multilabel_scores(self.images, self.texts),
+            "feature surgery": multilabel_scores(self.cls, self.texts),
         }
 
     def spread(self) -> float:
         """Standard deviation over the images of the mean cosine with all texts."""
-        return float((self.images @ self.texts.T).mean(1).std())
+        return float((self.cls @ self.texts.T).mean(1).std())
 
 
 def recognition(material: Material) -> Iterator[MetricValue]:
     """Mean average precision over the concepts; scores are those of CLS, which the method does not touch."""
     clip, concepts = material.clips["clip_surgery"], material.concepts
-    images, shown = _cls(material.encoded["clip_surgery"]), shown_words(material.scenes, concepts)
+    cls, shown = _cls(material.encoded["clip_surgery"]), shown_words(material.scenes, concepts)
     prompts = clip.encode_text(concepts)
-    yield from _row("the paper's prompts", [Asked(prompts, images, shown)])
+    yield from _row("the paper's prompts", [Asked(prompts, cls, shown)])
     images = [scene.image for scene in material.scenes]
     for factor in LARGER:
         larger = _cls(clip.encode(images, size=round(factor * clip.tower.native_size)))
         yield from _row(f"the paper's prompts, {factor} times the size", [Asked(prompts, larger, shown)])
     phrased = {
-        phrase: Asked(clip.encode_text(concepts, [phrase]), images, shown)
+        phrase: Asked(clip.encode_text(concepts, [phrase]), cls, shown)
         for phrases in PHRASES.values()
         for phrase in phrases
     }
     for variant, phrases in PHRASES.items():
         yield from _row(variant, [phrased[phrase] for phrase in phrases])
-    yield from _on_grounds(material, images, shown)
+    yield from _on_grounds(material, cls, shown)
     for phrase, asked in phrased.items():
         yield from _row(f"“{phrase.replace('{}', '…')}”", [asked], ways=(ALL[0], ALL[-1]))
 
 
-def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[MetricValue]:
+def _on_grounds(material: Material, cls: Tensor, shown: Tensor) -> Iterator[MetricValue]:
     """A concept on a ground: right wherever the concept is shown, then only where it lies on that ground."""
     clip, concepts = material.clips["clip_surgery"], material.concepts
     anywhere, there = [], []
@@ -85,8 +85,8 @@ def _on_grounds(material: Material, images: Tensor, shown: Tensor) -> Iterator[M
         lies = torch.tensor([scene.background == ground for scene in material.scenes])
         if lies.any():
             texts = clip.encode_text(on_ground(ground, concepts), None)
-            anywhere.append(Asked(texts, images, shown))
-            there.append(Asked(texts, images, shown & lies[:, None]))
+            anywhere.append(Asked(texts, cls, shown))
+            there.append(Asked(texts, cls, shown & lies[:, None]))
     asked = f"a concept on a ground, each of {len(there)}"
     yield from _row(f"{asked}, whatever it lies on", anywhere)
     yield from _row(f"{asked}, only where it lies on it", there)
