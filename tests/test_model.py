@@ -254,11 +254,14 @@ def test_many_images_go_through_in_batches(clip, monkeypatch):
 
     images = [random_image(32, 32 + 16 * (number % 2), number) for number in range(5)]
     at_once = clip.explain(images, TEXTS)
-    sizes = []
-    read = clip.encode_image
-    monkeypatch.setattr(
-        clip, "encode_image", lambda pixels: sizes.append(tuple(pixels.shape)) or read(pixels)
-    )
+    sizes, tower = [], type(clip.tower)
+    encode = tower.encode
+
+    def counted(self, pixels, **options):
+        sizes.append(tuple(pixels.shape))
+        return encode(self, pixels, **options)
+
+    monkeypatch.setattr(tower, "encode", counted)
     monkeypatch.setattr(encoding, "MOST_TOKENS", 40)
     assert_same(clip.explain(images, TEXTS), at_once)
     assert sizes == [(2, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 48), (1, 3, 32, 48)]

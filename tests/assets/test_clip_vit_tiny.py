@@ -87,7 +87,7 @@ def test_it_says_what_it_knows_and_what_it_is(folder: Path) -> None:
     assert tuple(known["concepts"]) == load_sprites().concepts
     assert tuple(known["backgrounds"]) == tuple(TRAINING)
     card = (folder / "README.md").read_text()
-    for heading in ("## Data", "## Training", "## License", "## Figures", "## What it cannot do"):
+    for heading in ("## Data", "## Training", "## License", "## Metrics", "## What it cannot do"):
         assert heading in card
     assert NAME in list_models()
 

@@ -105,7 +105,7 @@ def test_it_is_small_and_stored_in_half_precision() -> None:
 
 def test_it_says_what_it_is() -> None:
     card = (FOLDER / "README.md").read_text()
-    for heading in ("## Data", "## Training", "## License", "## MetricValues", "## What it cannot do"):
+    for heading in ("## Data", "## Training", "## License", "## Metrics", "## What it cannot do"):
         assert heading in card
 
 

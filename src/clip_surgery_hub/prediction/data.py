@@ -88,7 +88,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def remaining(self) -> int | None:
-        """How many images all ranks have to do; None where only image_transform all of them would tell."""
+        """How many images all ranks have to do; None where only reading all of them would tell."""
         return self.source.remaining(self.done)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:

@@ -20,6 +20,7 @@ IMAGE_COLUMNS = (
     "image_path",
     "image_bytes",
     "img",
+    "picture",  # as some tables of others have it
     "jpg",
     "png",
 )
