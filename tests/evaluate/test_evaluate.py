@@ -35,7 +35,7 @@ from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import Surgery, Tower, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery, surgery_state
 from tests.support.command_line import Run
-from tests.support.predict_ranks import Ranks
+from tests.support.rank_processes import Ranks
 
 BUNDLED = "clip_vit_tiny.scenes"
 LIMIT = 7
