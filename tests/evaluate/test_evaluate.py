@@ -2,8 +2,8 @@
 
 import copy
 import json
-import subprocess
-import sys
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from clip_surgery_hub.model import CLIPSurgery
 from clip_surgery_hub.towers import Surgery, Tower, find_tower
 from clip_surgery_hub.transform import remove_surgery, surgery, surgery_state
 from tests.support.command_line import Run
-from tests.support.predict_ranks import Ranks
+from tests.support.rank_processes import Ranks
 
 BUNDLED = "clip_vit_tiny.scenes"
 LIMIT = 7
@@ -175,24 +175,24 @@ def test_ranks_change_nothing(
     assert len(list((tmp_path / "run" / "parts").iterdir())) == ranks
 
 
-KILLED = """
-import os, signal, sys
-import lightning, torch
-torch.set_num_threads(1)
-from clip_surgery_hub.evaluate import evaluate, get_task, open_dataset, variants_of
-from clip_surgery_hub.model import CLIPSurgery
-
 class Kill(lightning.Callback):
-    def on_test_batch_end(self, trainer, module, outputs, batch, number, *_):
-        if number == 2:
+    """Kills the process after three batches."""
+
+    def on_test_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: Any, at: int, *_: Any
+    ) -> None:
+        if at == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-clip = CLIPSurgery.from_pretrained("clip_vit_tiny.scenes", device="cpu")
-variants = variants_of(["none", "clip_surgery"], blocks=8)
-evaluate(clip, open_dataset("scenes"), get_task("explain"), variants, out=sys.argv[1], limit=7,
-         templates=None, draw=False, batch_size=1, seconds=0.0, callbacks=[Kill()],
-         accelerator="cpu", devices=1)
-"""
+
+def evaluate_until_killed(out: str) -> None:
+    """A program of a user's own, which records after every image and does not come to its end."""
+    torch.set_num_threads(1)
+    loaded = CLIPSurgery.from_pretrained(BUNDLED, device="cpu")
+    variants = variants_of(["none", "clip_surgery"], blocks=8)
+    options: dict[str, Any] = {"templates": None, "draw": False, "batch_size": 1, "seconds": 0.0}
+    options |= {"callbacks": [Kill()], "accelerator": "cpu", "devices": 1, "limit": LIMIT}
+    evaluate(loaded, open_dataset("scenes"), get_task("explain"), variants, out=out, **options)
 
 
 class Count(lightning.Callback):
@@ -209,8 +209,8 @@ def test_a_killed_evaluation_resumes_where_it_was(
     measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
     """SIGKILL after three images of seven: the next start measures the others only."""
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "run")], timeout=600)
-    assert ended.returncode == -9
+    started = Ranks.start([str(tmp_path / "run")], tmp_path / "log", program=evaluate_until_killed)
+    assert started.codes() == [-signal.SIGKILL], started.err()
     recorded = len(list((tmp_path / "run" / "parts").glob("*.safetensors")))
     assert recorded in (2, 3)
     count = Count()

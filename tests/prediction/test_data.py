@@ -17,8 +17,8 @@ from PIL import Image
 
 from clip_surgery_hub.images.image_transform import ImageTransform
 from clip_surgery_hub.prediction import ImageDataModule
-from tests.support.predict_keys import write_keys
-from tests.support.predict_ranks import Ranks
+from tests.support.keys_of_ranks import write_keys
+from tests.support.rank_processes import Ranks
 
 READING = ImageTransform(size=16, patch_size=8)
 COUNT = 23  # no multiple of a batch, nor of the readers

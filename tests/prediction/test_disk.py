@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from clip_surgery_hub.prediction.runs import read_run, run_status, verify_run
-from tests.support.predict_images import TEXTS, assert_complete, write_images
-from tests.support.predict_ranks import Ranks, recorded_rows
+from tests.support.prediction_runs import TEXTS, assert_complete, write_images
+from tests.support.rank_processes import Ranks, recorded_rows
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from rich.console import Console
 from clip_surgery_hub.prediction import ImageDataModule, RunWatch, ShardWriter, SurgeryPredictor
 from clip_surgery_hub.prediction.runs import RunError, run_status
 from tests.support.command_line import Run
-from tests.support.predict_images import TEXTS, assert_complete, rows_of, write_images
-from tests.support.predict_ranks import Ranks, wait_until
+from tests.support.prediction_runs import TEXTS, assert_complete, rows_of, write_images
+from tests.support.rank_processes import Ranks, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.support.predict_images import TEXTS, assert_complete, rows_of, write_images
-from tests.support.predict_ranks import Ranks, recorded_rows, wait_until
+from tests.support.prediction_runs import TEXTS, assert_complete, rows_of, write_images
+from tests.support.rank_processes import Ranks, recorded_rows, wait_until
 
 KILLS = 20
 COUNT = 1000

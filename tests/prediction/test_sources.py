@@ -13,8 +13,8 @@ from PIL import Image
 from clip_surgery_hub import CLIPSurgery
 from clip_surgery_hub.prediction.runs import read_errors, run_status
 from tests.support.odd_files import GOOD, is_kind, write_files
-from tests.support.predict_images import TEXTS, assert_complete, assert_same, rows_of
-from tests.support.predict_ranks import Ranks
+from tests.support.prediction_runs import TEXTS, assert_complete, assert_same, rows_of
+from tests.support.rank_processes import Ranks
 
 COUNT = 23  # no multiple of a batch, nor of the readers
 

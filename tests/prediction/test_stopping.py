@@ -10,8 +10,8 @@ import pytest
 
 from clip_surgery_hub.files.lock import read_holder
 from clip_surgery_hub.prediction.runs import run_status
-from tests.support.predict_images import TEXTS, assert_complete, write_images
-from tests.support.predict_ranks import Ranks, recorded_rows, wait_until
+from tests.support.prediction_runs import TEXTS, assert_complete, write_images
+from tests.support.rank_processes import Ranks, recorded_rows, wait_until
 
 COPIES = 60
 

@@ -32,7 +32,7 @@ from clip_surgery_hub.functional.measures import (
     peaks_on_mask,
     threshold_overlaps,
 )
-from tests.support.predict_ranks import Ranks
+from tests.support.rank_processes import Ranks
 
 CLASSES = 5
 Case = tuple[Truth, Prediction]

@@ -22,7 +22,7 @@ from clip_surgery_hub.prediction.runs import (
     read_run,
     verify_run,
 )
-from tests.support.predict_ranks import PATIENCE, Ranks, wait_until
+from tests.support.rank_processes import PATIENCE, Ranks, wait_until
 from tests.support.run_rows import PLAIN, SETTINGS, error_row, files_of, plain_row
 
 
