@@ -37,7 +37,7 @@ def main() -> None:
     for name, what in shown.items():
         print(f"  {name:<{widest}}  {what}")
     command = Path(sys.executable).with_name("clip-surgery")
-    print(f"\nA image of your own: {command} explain IMAGE --text 'one thing' --text 'another'")
+    print(f"\nAn image of your own: {command} explain IMAGE --text 'one thing' --text 'another'")
 
 
 def draw_all(out: Path) -> dict[str, str]:
