@@ -32,7 +32,7 @@ from clip_surgery_hub.scenes import World, draw_scene
 
 assert "mean_of_all" in METHODS
 clip = create_model("clip_vit_tiny.scenes", method="mean_of_all")
-tokens = clip.encode_image(draw_scene(0, World(size=(80, 80))).image).tokens[0]
+tokens = clip.encode(draw_scene(0, World(size=(80, 80))).image).tokens[0]
 assert (tokens[1:] - tokens[1]).abs().max() < 1e-5, "all patches are one mean"
 assert (tokens[0] - tokens[1]).abs().max() > 1e-3, "CLS is that of the original path"
 """

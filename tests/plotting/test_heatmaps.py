@@ -170,7 +170,8 @@ def test_pyplot_is_left_alone(tmp_path: Path) -> None:
 import sys, numpy, torch
 from clip_surgery_hub.results.explanation import Explanation, Settings
 one = torch.zeros(1, 1)
-explanation = Explanation(images=(numpy.zeros((4, 4, 3), numpy.uint8),), texts=("a",), background=(),
+explanation = Explanation(images=(numpy.zeros((4, 4, 3), numpy.uint8),), sizes=((4, 4),),
+    texts=("a",), background=(),
     surgery_similarity=(torch.rand(1, 2, 2),), plain_similarity=(torch.rand(1, 2, 2),),
     scores=one, plain_scores=one,
     settings=Settings(model="m", method="none"))

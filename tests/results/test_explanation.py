@@ -77,6 +77,7 @@ def test_heatmaps_and_points_are_the_published_ones(golden: dict[str, Tensor]) -
     small, large = (
         Explanation(
             images=(random_image(*size), random_image(*size)),
+            sizes=(size, size),
             texts=("a", "b", "c", "d"),
             background=(),
             surgery_similarity=tuple(maps),

@@ -170,10 +170,12 @@ def test_a_damaged_folder_gives_one_clear_error(tmp_path: Path, damage: object, 
     assert str(tmp_path / "result") in str(raised.value) and "Save it again" in str(raised.value)
 
 
-def test_a_later_format_asks_for_an_upgrade(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_format_is_refused_with_what_to_do(tmp_path: Path, version: int) -> None:
     explanation_of(1).save(tmp_path / "result")
-    _change_record(tmp_path / "result", format_version=2)
-    with pytest.raises(ValueError, match="Upgrade clip-surgery-hub"):
+    _change_record(tmp_path / "result", format_version=version)
+    message = f"is of format version {version}, this installation reads 2: explain the images again"
+    with pytest.raises(ValueError, match=message):
         Explanation.load(tmp_path / "result")
 
 
