@@ -179,6 +179,10 @@ def test_texts_are_embedded_once_and_are_not_saved(checkpoint, images, tmp_path,
     assert len(seen) == embedded
     assert all(np.array_equal(first[name]["scores"], again[name]["scores"]) for name in SIZES)
 
+    assert predictor._query.class_set.shape == (3, 16)
+    assert set(dict(predictor.named_buffers())) == {
+        f"model.{name}" for name, _ in predictor.model.named_buffers()
+    }
     assert set(predictor.state_dict()) == {f"model.{name}" for name in predictor.model.state_dict()}
     assert not cache.exists()
 
@@ -188,6 +192,7 @@ def test_the_module_can_be_moved_copied_and_pickled(checkpoint, images):
     wanted = predicted(predictor, images)
     copied = copy.deepcopy(predictor)
     assert copied.clip.model is copied.model and copied.model is not predictor.model
+    assert copied._query.class_set.data_ptr() != predictor._query.class_set.data_ptr()
     with torch.no_grad():
         for parameter in predictor.parameters():  # what becomes of the first is nothing to the others
             parameter.zero_()
