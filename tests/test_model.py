@@ -267,7 +267,7 @@ def test_many_images_go_through_in_batches(clip, monkeypatch):
     assert sizes == [(2, 3, 32, 32), (1, 3, 32, 32), (1, 3, 32, 48), (1, 3, 32, 48)]
 
 
-def test_sizes_are_told_apart(clip):
+def test_sizes_are_distinguished(clip):
     image = random_image(60, 90)
     assert clip.encode(image).grids == ((4, 6),)
     assert clip.encode(image, size=64).grids == ((8, 12),)

@@ -37,7 +37,7 @@ from tests.support.open_clip_models import (
 from tests.support.paths import DOCS
 
 PLAIN = CASES["ViT-B-16"]
-HOLDERS = {
+MODEL_CLASSES = {
     "ViT-H-14-worldwide": MetaClip2Model,
     **dict.fromkeys(("RN50", "RN50x4-quickgelu", "EVA02-B-16", "EVA02-E-14"), TimmCLIP),
     **dict.fromkeys((name for name in CASES if "SigLIP" in name), SiglipModel),
@@ -61,7 +61,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_features_are_those_of_open_clip(case: tuple[str, Any, Path]) -> None:
     name, theirs, folder = case
     ours = load_checkpoint(str(folder)).model
-    assert type(ours) is HOLDERS.get(name, CLIPModel) and not ours.training
+    assert type(ours) is MODEL_CLASSES.get(name, CLIPModel) and not ours.training
     pixels, ids = pixels_for(CASES[name]), token_ids(CASES[name])
     assert close(ours.get_image_features(pixel_values=pixels).pooler_output, theirs.encode_image(pixels))
     assert close(ours.get_text_features(input_ids=ids).pooler_output, theirs.encode_text(ids))

@@ -32,7 +32,7 @@ print(json.dumps({
     "strongest": [sentence.words[number].text for number in sentence.top(2)],
     "own_attention": attention.same_object_elsewhere("query_key").tolist(),
     "value_attention": attention.same_object_elsewhere("value_value").tolist(),
-    "contrasts": {reading: redundancy.msc(reading) for reading in ("raw", "both")},
+    "contrasts": {variant: redundancy.msc(variant) for variant in ("raw", "both")},
 }))
 """
 

@@ -31,7 +31,7 @@ from tests.support.transcription import (
     method_weights,
 )
 
-#: The methods that the golden file has, besides clip_surgery and the plain reading.
+#: The methods that the golden file has, besides clip_surgery and raw CLIP.
 PUBLISHED_LATER = ("gem", "maskclip", "sclip", "clearclip", "naclip")
 SIZES = ((32, 32), (24, 40), (40, 16), (8, 8))
 

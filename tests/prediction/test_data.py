@@ -20,7 +20,7 @@ from clip_surgery_hub.prediction import ImageDataModule
 from tests.support.keys_of_ranks import write_keys
 from tests.support.rank_processes import Ranks
 
-READING = ImageTransform(size=16, patch_size=8)
+TRANSFORM = ImageTransform(size=16, patch_size=8)
 COUNT = 23  # no multiple of a batch, nor of the readers
 
 
@@ -110,7 +110,7 @@ class Rank(SimpleNamespace):
     """What the data module asks of a Trainer."""
 
     strategy = SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
-    lightning_module = SimpleNamespace(image_transform=READING)
+    lightning_module = SimpleNamespace(image_transform=TRANSFORM)
     callbacks = ()
 
 
@@ -158,13 +158,13 @@ def test_what_a_callback_has_recorded_is_left_out(tmp_path, origins):
     recording.recorded_keys = set(sorted(wanted)[:20])
     module = ImageDataModule(data, batch_size=2)
     assert module.remaining == COUNT
-    model = ToNowhere(READING)
+    model = ToNowhere(TRANSFORM)
     run = trainer(tmp_path, other, recording)
     run.predict(model, module)
     assert sorted(keys_of(model.batches)) == sorted(wanted)[20:]
     assert module.remaining == 3
 
-    model = ToNowhere(READING)  # what is given here counts before it
+    model = ToNowhere(TRANSFORM)  # what is given here counts before it
     trainer(tmp_path, recording).predict(model, ImageDataModule(data, done=()))
     assert sorted(keys_of(model.batches)) == sorted(wanted)
     assert ImageDataModule(origins["tars"][0]).remaining is None
@@ -172,7 +172,7 @@ def test_what_a_callback_has_recorded_is_left_out(tmp_path, origins):
 
 def test_the_reading_is_the_one_given_or_the_module_s(tmp_path, origins):
     data, _ = origins["folder"]
-    model, larger = ToNowhere(READING), ImageTransform(size=32, patch_size=8)
+    model, larger = ToNowhere(TRANSFORM), ImageTransform(size=32, patch_size=8)
     trainer(tmp_path).predict(model, ImageDataModule(data, image_transform=larger))
     assert {min(batch["pixels"].shape[2:]) for batch in model.batches if batch["keys"]} == {32}
     with pytest.raises(
@@ -203,7 +203,7 @@ os.PathLike.register(Deadly)
 
 def test_a_worker_that_dies_is_an_error_and_no_end():
     pairs = [("a", Image.new("RGB", (16, 16))), ("b", Deadly()), ("c", Image.new("RGB", (16, 16)))]
-    module = ImageDataModule(pairs, batch_size=1, workers=1, image_transform=READING)
+    module = ImageDataModule(pairs, batch_size=1, workers=1, image_transform=TRANSFORM)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*\)"):
         keys_of(module.predict_dataloader())
 
@@ -226,5 +226,5 @@ os.PathLike.register(Signalling)
 def test_workers_leave_it_to_their_rank_to_stop(tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     pairs = [(str(number), Signalling(str(tmp_path / "a.png"))) for number in range(6)]
-    module = ImageDataModule(pairs, batch_size=2, workers=2, image_transform=READING)
+    module = ImageDataModule(pairs, batch_size=2, workers=2, image_transform=TRANSFORM)
     assert sorted(keys_of(module.predict_dataloader())) == [str(number) for number in range(6)]

@@ -119,7 +119,7 @@ def test_something_else_than_a_module_is_refused() -> None:
 
 
 def test_unknown_model_of_transformers_around_a_clip_tower_is_refused(tiny_clip: CLIPModel) -> None:
-    """A model of the zoo that is not in the table may read the patch tokens, so only its tower is taken."""
+    """A model that is not in the table may read the patch tokens, so only its tower is taken."""
 
     class CLIPHeatmapModel(transformers.CLIPPreTrainedModel):
         def __init__(self) -> None:

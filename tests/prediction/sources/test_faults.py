@@ -15,7 +15,7 @@ from clip_surgery_hub.images.loading import ERROR_KINDS, ImageError, load_image
 from clip_surgery_hub.prediction.sources import ImageBatches, open_source
 from tests.support.odd_files import GOOD, as_png, is_kind, write_files
 
-READING = ImageTransform(size=16, patch_size=8)  # images of 16 x 24 stay as they are
+TRANSFORM = ImageTransform(size=16, patch_size=8)  # images of 16 x 24 stay as they are
 
 
 def test_each_of_many_files_is_a_row_with_its_pixels_or_an_error_of_its_kind(tmp_path):
@@ -23,7 +23,7 @@ def test_each_of_many_files_is_a_row_with_its_pixels_or_an_error_of_its_kind(tmp
     rows, errors = Counter(), Counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        for batch in ImageBatches(open_source(tmp_path), READING, batch_size=7):
+        for batch in ImageBatches(open_source(tmp_path), TRANSFORM, batch_size=7):
             assert tuple(batch["pixels"].shape[1:]) in ((3, 16, 24), (3, 8, 8))
             for key, values in zip(batch["keys"], batch["pixels"], strict=True):
                 rows[key] += 1

@@ -16,7 +16,7 @@ from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Sample, Share, Source, open_source
 from clip_surgery_hub.prediction.sources.source import StreamedSource, UniqueKeys, refuse_duplicates
 
-READING = ImageTransform(size=16, patch_size=8)
+TRANSFORM = ImageTransform(size=16, patch_size=8)
 
 
 def keys_of(source, of=1, done=()):
@@ -112,7 +112,7 @@ def test_names_that_are_not_utf8_have_keys_that_are(tmp_path):
     red(tmp_path, name)
     (sample,) = open_source(tmp_path).samples(Share())
     assert sample.key == "caf\\xe9.png"
-    assert READING.read(sample.content)[1] == (16, 16)
+    assert TRANSFORM.read(sample.content)[1] == (16, 16)
 
 
 def test_patterns_and_single_files_are_relative_to_what_is_fixed(tmp_path, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_row_without_an_image_is_an_error_of_its_own(tmp_path):
     kinds = {}
     for sample in open_source(path).samples(Share()):
         with pytest.raises(ImageError) as caught:
-            READING.read(sample.content)
+            TRANSFORM.read(sample.content)
         kinds[sample.key] = caught.value.kind
     assert kinds == {"a": "missing", "b": "not_a_file"}
 
@@ -219,7 +219,7 @@ def test_parquet_holds_files_as_bytes_over_several_files(tmp_path):
     assert sum(keys_of(source, 4), []) == [str(number) for number in range(9)]
     for of in (1, 2, 9, 11):
         widths = {
-            sample.key: READING.read(sample.content)[1][1]
+            sample.key: TRANSFORM.read(sample.content)[1][1]
             for number in range(of)
             for sample in source.samples(Share(number, of), {"3", "6"})
         }

@@ -13,7 +13,7 @@ from clip_surgery_hub.images.loading import ImageError
 from clip_surgery_hub.prediction.sources import Share, open_source
 from clip_surgery_hub.prediction.sources import columns as columns_module
 
-READING = ImageTransform(size=16, patch_size=8)
+TRANSFORM = ImageTransform(size=16, patch_size=8)
 
 
 def png(width):
@@ -47,7 +47,7 @@ def read_all(source, of=1, done=()):
         for key, content in source.samples(Share(number, of), done):
             assert key not in found
             try:
-                found[key] = READING.read(content)[1][1]
+                found[key] = TRANSFORM.read(content)[1][1]
             except ImageError as error:
                 found[key] = error.kind
     return found
