@@ -1,7 +1,7 @@
 # make demo    ask the sample images everything, with the CLIP and the SAM that come with the package
 # make images   the images of the documents, remade by the demo
 # make test    everything in tests/
-# make test-quick   what takes no more than 5 seconds each
+# make test-quick   what takes no more than 2 seconds each
 # make lint    ruff and mypy --strict
 # make bench   the table of docs/benchmarks.md, as ratios measured now
 # make test-lowest   the tests with the oldest dependencies that pyproject.toml allows

@@ -195,17 +195,20 @@ def insert(file: Path, before: str, text: str) -> None:
     file.write_text(code.replace(before, text + before))
 
 
+@pytest.mark.slow
 def test_a_method_touches_one_file(package: Path) -> None:
     mixing = package / "methods" / "mixing.py"
     mixing.write_text(mixing.read_text() + METHOD)
     run(package, "-c", USE_METHOD)
 
 
+@pytest.mark.slow
 def test_a_family_touches_one_file(package: Path) -> None:
     (package / "towers" / "families" / "one_layer.py").write_text(FAMILY)
     run(package, "-c", USE_FAMILY)
 
 
+@pytest.mark.slow
 def test_a_data_set_touches_one_file_and_one_row(package: Path) -> None:
     folder = package / "evaluate" / "datasets"
     (folder / "grays.py").write_text(DATA_SET)
@@ -217,6 +220,7 @@ def test_a_data_set_touches_one_file_and_one_row(package: Path) -> None:
     assert (out / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_command_touches_one_file_and_one_registration(package: Path) -> None:
     (package / "cli" / "sizes.py").write_text(COMMAND)
     commands = package / "cli" / "__init__.py"

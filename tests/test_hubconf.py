@@ -91,6 +91,7 @@ def entry_points() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_cache_of_torch_hub_loads_explains_lists_and_helps(python: Path, checkout: Path) -> None:
     """The package is not installed, nothing is downloaded, and nothing stays in sys.path."""
     found = told(
@@ -127,6 +128,7 @@ def test_the_cache_of_torch_hub_loads_explains_lists_and_helps(python: Path, che
     assert "`clip_vit_base_patch16.openai`" in found["helps"]["clip_surgery_vit_b16"]
 
 
+@pytest.mark.slow
 def test_the_dependencies_are_those_that_the_package_imports(python: Path, checkout: Path) -> None:
     """All that the package asks for while it loads, explains, saves and builds around timm; and no more."""
     used = told(
@@ -149,6 +151,7 @@ def test_the_dependencies_are_those_that_the_package_imports(python: Path, check
     assert set(hubconf().dependencies) - set(used) <= {"huggingface_hub"}  # asked only for what is on the hub
 
 
+@pytest.mark.slow
 def test_a_folder_is_a_source_with_every_option(python: Path, checkout: Path) -> None:
     found = told(
         python,
@@ -167,6 +170,7 @@ def test_a_folder_is_a_source_with_every_option(python: Path, checkout: Path) ->
     assert found == [*wanted, ["clip_surgery", 1, full]]
 
 
+@pytest.mark.slow
 def test_a_package_that_is_imported_is_kept_and_another_version_is_refused(
     python: Path, checkout: Path, tmp_path: Path
 ) -> None:

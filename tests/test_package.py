@@ -76,6 +76,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_after("import clip_surgery_hub", *heavy, "typer", "rich") == set()
 
 
+@pytest.mark.slow
 def test_heavy_extras_are_loaded_where_they_are_used() -> None:
     names = ", ".join(name for name in clip_surgery_hub.__all__ if name != "__version__")
     heavy = ("matplotlib", "lightning", "segment_anything", "timm", "pandas", "scipy", "datasets", "pyarrow")

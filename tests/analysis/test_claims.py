@@ -41,6 +41,7 @@ def test_patches_attend_to_their_own_object_by_values_rather_than_by_queries_and
     assert last["mlp"] < last["value_attention"]
 
 
+@pytest.mark.slow
 def test_maps_lie_beside_the_objects_before_and_on_them_after(bundled: CLIPSurgery) -> None:
     scenes = scenes_of(bundled, 12)
     masks = [

@@ -105,6 +105,7 @@ def test_it_names_one_object_at_a_time_far_above_chance(folder: Path) -> None:
     assert np.mean(named) > 0.5  # chance: 5 / 227
 
 
+@pytest.mark.slow
 def test_raw_clip_points_beside_the_objects_and_surgery_at_them(folder: Path) -> None:
     world = native_world(folder)
     raw = measure(CLIPSurgery.from_pretrained(folder, method="none"), world, "none")
@@ -115,6 +116,7 @@ def test_raw_clip_points_beside_the_objects_and_surgery_at_them(folder: Path) ->
     assert after.peak > raw.peak + 30
 
 
+@pytest.mark.slow
 def test_the_maps_also_lie_on_the_objects_on_grounds_that_training_never_saw(folder: Path) -> None:
     world = native_world(folder, backgrounds=tuple(HELD_OUT))
     after = measure(CLIPSurgery.from_pretrained(folder), world, "auto")

@@ -113,6 +113,7 @@ def test_three_points_on_an_object_give_its_mask(sam: SamAndProcessor) -> None:
     assert mean_overlap(sam, 3) > THREE_POINTS
 
 
+@pytest.mark.slow
 def test_three_points_tell_more_than_one(sam: SamAndProcessor) -> None:
     assert mean_overlap(sam, 3) > mean_overlap(sam, 1)
 

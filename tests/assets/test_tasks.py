@@ -87,6 +87,7 @@ def points_inside(
     return 100 * float(np.mean(inside[1])), 100 - 100 * float(np.mean(inside[0]))
 
 
+@pytest.mark.slow
 def test_points_lie_on_the_objects_and_off_them(
     clip: CLIPSurgery, raw: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
 ) -> None:
@@ -97,6 +98,7 @@ def test_points_lie_on_the_objects_and_off_them(
     assert on >= POSITIVE_INSIDE
 
 
+@pytest.mark.slow
 def test_points_at_native_size_are_coarser(
     clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
 ) -> None:
@@ -117,6 +119,7 @@ def mean_precision(scores: Tensor, scenes: list[Scene]) -> float:
     )
 
 
+@pytest.mark.slow
 def test_images_are_labeled_as_well_after_surgery_as_before(
     clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
 ) -> None:
@@ -180,6 +183,7 @@ def segments_overlap(clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[S
     )
 
 
+@pytest.mark.slow
 def test_segments_are_the_objects_after_surgery_only(
     clip: CLIPSurgery, raw: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene]
 ) -> None:
@@ -215,6 +219,7 @@ def words_lit(clip: CLIPSurgery, scenes: list[Scene], *, features: str) -> tuple
     return 100 * float(np.mean(captions)), 100 * float(np.mean(pairs))
 
 
+@pytest.mark.slow
 def test_words_that_name_an_object_light_it_up_more_than_the_other_words_of_the_caption(
     clip: CLIPSurgery, raw: CLIPSurgery, scenes: list[Scene]
 ) -> None:
@@ -251,6 +256,7 @@ def seam(clip: CLIPSurgery, texts: dict[str, Tensor], scene: Scene, stride: int)
     return float(jumps[edges].mean() / jumps[~edges].mean())
 
 
+@pytest.mark.slow
 def test_the_sliding_window_leaves_no_seams(
     clip: CLIPSurgery, texts: dict[str, Tensor], scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
 ) -> None:

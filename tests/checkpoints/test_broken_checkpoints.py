@@ -38,11 +38,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads((folder / "answers.json").read_text()) | {"stderr": done.stderr}
 
 
+@pytest.mark.slow
 def test_there_are_twenty_kinds_of_twenty_five_cases(answers):
     assert len(KINDS) == 20
     assert [case["kind"] for case in answers["cases"]] == [kind for kind in KINDS for _ in range(EACH)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_case_is_refused_with_one_line_that_names_file_and_fault(kind, answers):
     for case in (case for case in answers["cases"] if case["kind"] == kind):
@@ -54,10 +56,12 @@ def test_every_case_is_refused_with_one_line_that_names_file_and_fault(kind, ans
         assert not case["ran"], name
 
 
+@pytest.mark.slow
 def test_no_case_takes_much_memory(answers):
     assert answers["peak"] < MOST_BYTES
 
 
+@pytest.mark.slow
 def test_whole_checkpoints_load_between_them_and_give_the_same_features(answers):
     assert [control for control in answers["controls"] if not control["is_same"]] == []
     names = {control["name"] for control in answers["controls"]}
@@ -66,6 +70,7 @@ def test_whole_checkpoints_load_between_them_and_give_the_same_features(answers)
     assert len(answers["controls"]) >= len(answers["cases"]) / 5
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_besides_the_one_error(answers):
     assert "LOAD REPORT" not in answers["stderr"] and "Traceback" not in answers["stderr"]
 

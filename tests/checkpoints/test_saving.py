@@ -382,6 +382,7 @@ def clip_folder(writer: Client) -> str:
     return writer.run("told = clip.name")
 
 
+@pytest.mark.slow
 def test_a_push_is_one_commit_of_whole_files(server: Hub, pushed: dict[str, str], clip: CLIPSurgery) -> None:
     repository = server.repositories["someone/clip"]
     assert len(repository.commits) == 3  # of the creation, and of two pushes
@@ -399,6 +400,7 @@ def test_a_push_is_one_commit_of_whole_files(server: Hub, pushed: dict[str, str]
     assert json.loads(repository.commits[pushed["second"]]["clip_surgery.json"])["method"] == "none"
 
 
+@pytest.mark.slow
 def test_every_revision_gives_what_was_pushed_there(
     writer: Client, pushed: dict[str, str], clip: CLIPSurgery, folder: Path
 ) -> None:
@@ -415,6 +417,7 @@ def test_every_revision_gives_what_was_pushed_there(
     assert writer.run(f"import transformers; {kind}") == "CLIPModel"
 
 
+@pytest.mark.slow
 def test_what_is_in_the_cache_is_not_downloaded_again_and_needs_no_hub(
     server: Hub, writer: Client, pushed: dict[str, str], start: Callable[..., Client], home: Path
 ) -> None:
@@ -438,6 +441,7 @@ def test_what_is_in_the_cache_is_not_downloaded_again_and_needs_no_hub(
     assert "\n" not in refusal
 
 
+@pytest.mark.slow
 def test_a_push_over_another_model_leaves_nothing_of_it_but_the_card(server: Hub, writer: Client) -> None:
     repository = server.repositories["someone/reused"] = Repository()
     kept = {
@@ -457,6 +461,7 @@ def test_a_push_over_another_model_leaves_nothing_of_it_but_the_card(server: Hub
     assert not set(files) & (set(old) - {"config.json"})
 
 
+@pytest.mark.slow
 def test_pushing_the_same_again_makes_no_difference(server: Hub, writer: Client) -> None:
     writer.run("clip.push_to_hub('someone/twice'); clip.push_to_hub('someone/twice')")
     repository = server.repositories["someone/twice"]
@@ -469,6 +474,7 @@ def one_line(refusal: str) -> str:
     return refusal
 
 
+@pytest.mark.slow
 def test_refused_pushes_say_in_one_line_what_to_do(
     server: Hub, writer: Client, start: Callable[..., Client], home: Path
 ) -> None:
@@ -486,6 +492,7 @@ def test_refused_pushes_say_in_one_line_what_to_do(
     assert not {"another/clip", "someone/nobody"} & set(server.repositories)
 
 
+@pytest.mark.slow
 def test_refused_downloads_say_in_one_line_what_to_do(
     server: Hub, writer: Client, pushed: dict[str, str]
 ) -> None:
@@ -512,6 +519,7 @@ def test_refused_downloads_say_in_one_line_what_to_do(
         writer.run("os.environ['HF_TOKEN'] = 'hf_writer'")
 
 
+@pytest.mark.slow
 def test_an_upload_that_is_refused_half_way_commits_nothing(
     server: Hub, writer: Client, folder: Path
 ) -> None:
@@ -528,6 +536,7 @@ def test_an_upload_that_is_refused_half_way_commits_nothing(
     assert "the model someone/refused cannot be loaded" in refusal
 
 
+@pytest.mark.slow
 def test_a_process_killed_half_way_leaves_the_earlier_model_whole(
     server: Hub, writer: Client, start: Callable[..., Client], tmp_path: Path, pushed: dict[str, str]
 ) -> None:
@@ -549,6 +558,7 @@ def test_a_process_killed_half_way_leaves_the_earlier_model_whole(
     assert writer.run("told = read('someone/clip')") == before
 
 
+@pytest.mark.slow
 def test_two_pushes_at_the_same_time_do_not_mix(server: Hub, writer: Client) -> None:
     """The second, which has seen the commit before the first, is told to push again."""
     writer.run("clip.push_to_hub('someone/both')")
@@ -572,6 +582,7 @@ def test_two_pushes_at_the_same_time_do_not_mix(server: Hub, writer: Client) -> 
     assert len(repository.commits) == 3
 
 
+@pytest.mark.slow
 def test_the_server_gives_parts_of_files_to_those_who_ask(server: Hub, pushed: dict[str, str]) -> None:
     from urllib.request import Request, urlopen
 
@@ -581,6 +592,7 @@ def test_the_server_gives_parts_of_files_to_those_who_ask(server: Hub, pushed: d
         assert (answer.status, answer.read()) == (206, whole[10:20])
 
 
+@pytest.mark.slow
 def test_the_page_about_the_hub_runs(start: Callable[..., Client], server: Hub, tmp_path: Path) -> None:
     """Line by line, but with what is on this machine in the place of what would have to be downloaded."""
     on_this_machine = {

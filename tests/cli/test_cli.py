@@ -326,6 +326,7 @@ def test_help_is_answered_without_torch(command: list[str]) -> None:
     assert answer.stdout.splitlines()[-1] == "[]" and answer.stderr == ""
 
 
+@pytest.mark.slow
 def test_without_network_a_hub_id_is_one_line(place: Path) -> None:
     """In a process of its own, which may try the network and finds that nobody answers."""
     with socket.socket() as closed:

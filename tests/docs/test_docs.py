@@ -47,6 +47,7 @@ def test_python_in_the_readme_compiles_and_names_what_exists() -> None:
             assert not missing
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'pizza' does not seem to be in the image")
 @pytest.mark.parametrize(
     ("name", "told"),

@@ -82,6 +82,7 @@ def test_it_is_committed_as_it_was_written() -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
 
 
+@pytest.mark.slow
 def test_every_task_draws_an_image(notebook: nbformat.NotebookNode) -> None:
     drawn = {
         cell.id
@@ -93,6 +94,7 @@ def test_every_task_draws_an_image(notebook: nbformat.NotebookNode) -> None:
     assert drawn == tasks | {"attention", "redundancy"}
 
 
+@pytest.mark.slow
 def test_the_maps_and_points_lie_on_the_objects(answer: dict[str, Any], truth: list[np.ndarray]) -> None:
     for heatmap, (xy, labels), true in zip(answer["heatmaps"], answer["points"], truth, strict=False):
         heat = np.asarray(heatmap)
@@ -102,11 +104,13 @@ def test_the_maps_and_points_lie_on_the_objects(answer: dict[str, Any], truth: l
         assert np.mean(on) >= 0.5 > np.mean(off)  # of the sunflower's two points one lies beside it
 
 
+@pytest.mark.slow
 def test_the_absent_text_is_known_to_be_absent(answer: dict[str, Any]) -> None:
     *present, absent = answer["presence"]
     assert min(present) >= PRESENT > absent
 
 
+@pytest.mark.slow
 def test_the_masks_are_those_of_the_objects(answer: dict[str, Any], truth: list[np.ndarray]) -> None:
     found = [overlap(unpacked(mask), true) for mask, true in zip(answer["masks"], truth, strict=True)]
     assert min(found) > 0.5
@@ -114,6 +118,7 @@ def test_the_masks_are_those_of_the_objects(answer: dict[str, Any], truth: list[
     assert overlap(unpacked(answer["combined"]), briefcase | fish) > 0.5
 
 
+@pytest.mark.slow
 def test_segments_labels_and_words_name_what_is_there(
     answer: dict[str, Any], truth: list[np.ndarray]
 ) -> None:
@@ -124,6 +129,7 @@ def test_segments_labels_and_words_name_what_is_there(
     assert set(answer["strongest"]) == {"fish", "briefcase"}
 
 
+@pytest.mark.slow
 def test_the_analyses_show_what_surgery_changes(answer: dict[str, Any]) -> None:
     assert np.mean(answer["value_attention"]) > np.mean(answer["own_attention"])
     assert answer["contrasts"]["both"] > answer["contrasts"]["raw"]

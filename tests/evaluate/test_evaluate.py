@@ -141,6 +141,7 @@ def test_windows_read_each_variant_by_itself(clip: CLIPSurgery, measure: Measure
     assert metrics_of(single) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "by", "before"),
     [(2, "Lightning", 0), (3, "torchrun", 0), (2, "torchrun", LIMIT - 1)],
@@ -205,6 +206,7 @@ class Count(lightning.Callback):
         self.images += len(batch)
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_resumes_where_it_was(
     measure: Measure, measured: tuple[Evaluation, Path], tmp_path: Path
 ) -> None:
@@ -320,6 +322,7 @@ def test_a_damaged_part_is_named(measure: Measure, tmp_path: Path) -> None:
         measure(tmp_path / "run", limit=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_writes_its_results(measure: Measure, tmp_path: Path, task: str) -> None:
     found = measure(tmp_path / "run", task, limit=4, draw=True)
@@ -493,6 +496,7 @@ def test_sweep_finds_the_best_of_its_variants(clip: CLIPSurgery, tmp_path: Path)
     assert len(curves) == 2 * 4
 
 
+@pytest.mark.slow
 def test_the_command_says_what_the_library_finds(
     command: Run,
     measured: tuple[Evaluation, Path],

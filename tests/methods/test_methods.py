@@ -300,6 +300,7 @@ def test_two_threads_at_once_give_the_same_as_alone(tiny_clip: CLIPModel, name: 
             assert all(map(torch.equal, threads.map(encode, SIZES), alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gem", "naclip"])
 def test_compile_and_export_between_plain_calls(tiny_clip: CLIPModel, name: str) -> None:
     """Of one piece; and what a compiler calls with stand-ins for tensors disturbs no later call.

@@ -165,6 +165,7 @@ def test_ordinary_labels_warn_of_nothing() -> None:
         ].figure.canvas.draw()
 
 
+@pytest.mark.slow
 def test_pyplot_is_left_alone(tmp_path: Path) -> None:
     code = """
 import sys, numpy, torch

@@ -21,6 +21,7 @@ def redundancy(clip: CLIPSurgery) -> RedundancyAnalysis:
     return compared(clip)
 
 
+@pytest.mark.slow
 def test_redundancy_is_drawn_readably(redundancy: RedundancyAnalysis, clip: CLIPSurgery) -> None:
     assert_readable(redundancy.plot(number=1))
     figure = redundancy.plot(texts=["sky", "ground"])

@@ -86,6 +86,7 @@ def predict(folder, origins, *, ranks, workers, start="fork", batch_size=4):
     assert started.codes() == [0] * ranks, [started.err(rank)[-4000:] for rank in range(ranks)]
 
 
+@pytest.mark.slow
 def test_two_ranks_with_two_workers_see_each_image_once(tmp_path, origins):
     predict(tmp_path, origins, ranks=2, workers=2)
     for number, (kind, (_, wanted)) in enumerate(origins.items()):
@@ -94,6 +95,7 @@ def test_two_ranks_with_two_workers_see_each_image_once(tmp_path, origins):
         assert len(by_rank) == 2 and all(by_rank), kind
 
 
+@pytest.mark.slow
 def test_workers_that_start_anew_see_each_image_once(tmp_path, origins):
     chosen = {kind: origins[kind] for kind in ("tars", "stream")}
     predict(tmp_path, chosen, ranks=1, workers=2, start="spawn", batch_size=30)

@@ -28,6 +28,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_and_the_same_command_finishes_it(checkpoint, small_disk, tmp_path):
     folder, resize = small_disk
     run = folder / "run"

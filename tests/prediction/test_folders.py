@@ -184,6 +184,7 @@ def test_too_many_errors_end_a_run(predict, begun, tmp_path):
     assert_complete(run, begun[1], rows_of(begun[0] / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_is_held_watched_and_told_of_while_it_goes_on(checkpoint, begun, tmp_path, command):
     root, keys = begun
     run = tmp_path / "run"

@@ -29,6 +29,7 @@ def has(run, rows):
     return lambda: recorded_rows(run) >= rows
 
 
+@pytest.mark.slow
 def test_killed_twenty_times_by_any_number_of_ranks_a_run_loses_nothing(begun, tmp_path):
     _, keys, arguments, wanted = begun
     chance, run = random.Random(5), tmp_path / "run"
@@ -58,6 +59,7 @@ def test_killed_twenty_times_by_any_number_of_ranks_a_run_loses_nothing(begun, t
     assert_complete(run, keys, wanted)
 
 
+@pytest.mark.slow
 def test_ranks_end_themselves_when_rank_0_was_killed(begun, tmp_path):
     _, keys, arguments, wanted = begun
     run = tmp_path / "run"

@@ -121,6 +121,7 @@ def two_networks() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ip") is None, reason="the program ip is not installed")
 def test_two_machines_with_a_network_between_them_make_one_run(
     images: Path, alone: Path, tmp_path: Path
@@ -156,6 +157,7 @@ def agents(images: Path, run: Path) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_two_agents_of_torchrun_make_one_run(images: Path, alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (code, said), (_, also) = finish(agents(images, run))
@@ -218,6 +220,7 @@ def submit(cluster: Path, *arguments: object, tasks: int, **more: object) -> sub
     return start("bash", EXAMPLES / "slurm.sbatch", *arguments, env=variables)
 
 
+@pytest.mark.slow
 def test_a_job_of_slurm_is_told_to_stop_requeues_itself_and_finishes(
     images: Path, cluster: Path, tmp_path: Path
 ) -> None:
@@ -245,6 +248,7 @@ def test_a_job_of_slurm_is_told_to_stop_requeues_itself_and_finishes(
     assert len(list((run / "manifest").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_a_task_of_an_array_has_data_and_a_run_of_its_own(
     images: Path, cluster: Path, tmp_path: Path
 ) -> None:

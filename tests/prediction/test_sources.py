@@ -19,6 +19,7 @@ from tests.support.rank_processes import Ranks
 COUNT = 23  # no multiple of a batch, nor of the readers
 
 
+@pytest.mark.slow
 def test_400_good_files_and_270_odd_ones_are_rows_and_errors(checkpoint, tmp_path):
     kinds, pixels = write_files(tmp_path / "files")
     run = tmp_path / "run"
@@ -90,6 +91,7 @@ def predict_stream(model: str, data: str, run: str, devices: int, workers: int) 
     predict(predictor, images, run, accelerator="cpu", devices=devices, strategy=strategy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tars", "saved", "stream"])
 def test_each_sample_comes_once_whatever_the_ranks_and_workers(checkpoint, origins, tmp_path, kind):
     data, keys = origins[0][kind], origins[1][kind]

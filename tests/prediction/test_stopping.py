@@ -66,6 +66,7 @@ def assert_all_is_recorded(run: Path, before: int) -> None:
 SAID = "stopped as asked; start the same command again to resume"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_one_process_that_is_asked_writes_all_it_did(arguments, many, tmp_path, number):
     run = tmp_path / "run"
@@ -83,6 +84,7 @@ def test_one_process_that_is_asked_writes_all_it_did(arguments, many, tmp_path, 
     assert_complete(run, many[1])
 
 
+@pytest.mark.slow
 def test_ranks_that_torchrun_asks_write_all_they_did(arguments, many, tmp_path):
     run, before = tmp_path / "run", 0
     for asked in [(0, 1, 2), (0,), (2,)]:
@@ -102,6 +104,7 @@ def test_ranks_that_torchrun_asks_write_all_they_did(arguments, many, tmp_path):
     assert_complete(run, many[1])
 
 
+@pytest.mark.slow
 def test_ranks_that_lightning_started_end_together(arguments, many, tmp_path):
     """Asked or killed: the first, which started the other; the other alone; both, as Ctrl+C does."""
     run, before = tmp_path / "run", 0
@@ -141,6 +144,7 @@ def own_trainer(model: str, data: str, run: str, batch_size: int) -> None:
     trainer.predict(predictor, ImageDataModule(data, batch_size=batch_size), return_predictions=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_user_s_own_trainer_stops_in_good_order_too(checkpoint, many, tmp_path, number):
     run = tmp_path / "run"

@@ -292,6 +292,7 @@ def test_captions_in_any_script_are_read(bundled: CLIPSurgery, caption: str) -> 
     torch.testing.assert_close(result.plain_scores[result.pooled], cosine, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_words_that_name_an_object_light_it_up_more_than_other_words(bundled: CLIPSurgery) -> None:
     """On synthetic scenes. Measured on 200 of them: see docs/results.md; the thresholds here are modest."""
     side = bundled.tower.native_size

@@ -310,6 +310,7 @@ for turn in range(60):
 """
 
 
+@pytest.mark.slow
 def test_many_processes_write_one_entry_and_never_read_a_torn_one(folder):
     environment = os.environ | {"CLIP_SURGERY_CACHE": str(folder), "OMP_NUM_THREADS": "1"}
     writers = [

@@ -215,6 +215,7 @@ def test_gradients_are_those_of_the_transcription_and_survive_checkpointing(visi
     torch.testing.assert_close(gradients(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_tower_gives_what_it_gives_eagerly(vision: Any) -> None:
     plain = vision(pixels()).last_hidden_state

@@ -394,6 +394,7 @@ def test_masks_are_refused(options: dict[str, Any]) -> None:
         model.forward_features(pixels(), **options)
 
 
+@pytest.mark.slow
 def test_pickles_are_read_by_a_process_that_never_applied_surgery(tmp_path: Path) -> None:
     names = ("ViT with everything", "EVA02 with registers", "EVA02-E of CLIP", "ResNet of CLIP")
     written = []
@@ -417,6 +418,7 @@ def test_pickles_are_read_by_a_process_that_never_applied_surgery(tmp_path: Path
     assert max(differences) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT of CLIP", "EVA02 of CLIP"])
 @torch.no_grad()
 def test_compile(name: str) -> None:

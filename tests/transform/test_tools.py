@@ -59,6 +59,7 @@ def test_pickle_and_torch_save(modified: CLIPModel) -> None:
         assert type(remove_surgery(loaded).vision_model.encoder).__name__ == "CLIPEncoder"
 
 
+@pytest.mark.slow
 def test_pickle_is_read_by_a_process_that_never_applied_surgery(modified: CLIPModel, tmp_path: Path) -> None:
     (tmp_path / "model.pickle").write_bytes(pickle.dumps((modified, pixels(), tokens(modified))))
     reader = (
@@ -146,6 +147,7 @@ def shortened(model: CLIPModel) -> CLIPModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compile(tiny_clip: CLIPModel, backend: str) -> None:
     modified = apply_surgery(shortened(tiny_clip))
@@ -158,6 +160,7 @@ def test_compile(tiny_clip: CLIPModel, backend: str) -> None:
     torch.testing.assert_close(tower.embed(found), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_compiled_model_follows_surgery_and_its_removal(tiny_clip: CLIPModel) -> None:
     torch.compiler.reset()
     compiled = torch.compile(shortened(tiny_clip).vision_model, backend="aot_eager")
@@ -181,6 +184,7 @@ def test_compiled_model_follows_surgery_and_its_removal(tiny_clip: CLIPModel) ->
     torch.testing.assert_close(recorded[0], recorded[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_export(tiny_clip: CLIPModel, strict: bool) -> None:
     modified = apply_surgery(shortened(tiny_clip) if strict else tiny_clip, depth=None if strict else 3)

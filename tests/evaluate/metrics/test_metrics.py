@@ -246,6 +246,7 @@ def _rank(images: int, folder: str) -> None:
     destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "images"), [(2, len(CASES)), (3, len(CASES)), (3, 2)], ids=["two", "three", "one without"]
 )

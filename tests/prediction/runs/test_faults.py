@@ -92,6 +92,7 @@ def bytes_of_one_shard(begun, path, table):
     return disk.taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["images", "errors"])
 def test_a_disk_that_is_full_at_any_byte_damages_nothing(table, begun, tmp_path, no_waiting_for_the_disk):
     path = tmp_path / "RUN"
@@ -116,6 +117,7 @@ def test_a_disk_that_is_full_at_any_byte_damages_nothing(table, begun, tmp_path,
     assert keys_of(path) == list("abcyz") and verify_run(path) == 3
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_a_kill_at_any_byte(begun, tmp_path, no_waiting_for_the_disk):
     """Of the shard and of its line: what the killed writer left is removed, the rest is as it was."""
     path = tmp_path / "RUN"
@@ -305,6 +307,7 @@ def has_said(started, lines):
     return lambda: started.out().count("\n") >= lines
 
 
+@pytest.mark.slow
 def test_a_writer_that_is_killed_twenty_times_does_every_image_once(tmp_path):
     count, path, chance = 3000, tmp_path / "RUN", random.Random(0)
     earlier: set[str] = set()

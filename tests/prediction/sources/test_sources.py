@@ -276,6 +276,7 @@ def test_a_source_is_taken_as_it_is():
     assert source.count() is None and source.remaining({"0/0"}) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=2), max_size=12))
 def test_duplicates_are_found_wherever_they_are(keys):
